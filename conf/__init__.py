@@ -1,0 +1,1 @@
+"""The config groups of optexp, installed as the package `optexp.conf` so that a wheel carries them."""

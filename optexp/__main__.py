@@ -1,0 +1,7 @@
+"""`python -m optexp` is the console script `optexp`."""
+
+import sys
+
+from optexp.cli import main
+
+sys.exit(main())

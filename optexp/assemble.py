@@ -1,0 +1,233 @@
+"""From a checked configuration to the objects of one training, before anything is written.
+
+Everything that a user can get wrong and that only data, model or machine can reveal is refused here with BadInput,
+so that a run directory is made only for a run that can start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.flop_counter import FlopCounterMode
+
+from optexp import streams
+from optexp.config import build
+from optexp.config.check import total_steps
+from optexp.config.schema import Engine
+from optexp.datasets.base import Dataset
+from optexp.datasets.batches import EvalBatches, TrainBatches, num_train_samples
+from optexp.engine import state
+from optexp.engine.checkpoint import weights_of
+from optexp.engine.loop import Plan
+from optexp.engine.objective import Objective
+from optexp.engine.program import SingleRun
+from optexp.engine.runtime import Precision, choose_device
+from optexp.errors import BadInput, listed
+from optexp.optimizers.build import build_optimizer
+from optexp.schedules import BoundSchedule, Schedule
+
+
+@dataclass
+class Training:
+    """The objects of one run, ready to train."""
+
+    config: dict[str, Any]
+    engine: Engine
+    device: torch.device
+    dataset: Dataset
+    model: nn.Module
+    optimizer: Optimizer
+    base_lr: float
+    schedule: BoundSchedule
+    program: SingleRun
+    plan: Plan
+    validation: EvalBatches
+    model_facts: dict[str, int | None] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def assemble(config: dict[str, Any], engine: Engine, origin: str = "") -> Training:
+    """Build data, model, optimizer, schedule and program of a run.
+
+    `config` is a composed configuration that passed `config.check`; `origin` names the experiment that set keys,
+    for the wording of errors. Raises BadInput for everything that keeps the run from starting.
+    """
+    build.trust(config["trust"])
+    device = choose_device(engine.device)
+    precision = Precision(engine.precision, device)
+    targets = {
+        group: build.locate(group, config[group].get("_target_"), config["trust"])
+        for group in ("model", "dataset", "optimizer", "schedule")
+    }
+    _check_kinds(config, targets)
+    supplied = {"optimizer": ["params"], "model": ["input_shape", "num_outputs", "context_length"]}
+    for group, target in targets.items():
+        given = build.arguments(config[group], leave_out=["batch_size"] if group == "dataset" else [])
+        build.check_arguments(group, target, given, supplied.get(group, []), origin)
+
+    dataset = _dataset(config, targets["dataset"])
+    batch_size = _batch_size(config["dataset"]["batch_size"], dataset, engine)
+    model, model_facts = _model(config, targets["model"], dataset)
+    notes = _initial_weights(model, engine)
+    if engine.channels_last and dataset.kind == "images":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device)
+    optimizer = build_optimizer(
+        targets["optimizer"], build.arguments(config["optimizer"]), model, engine.decay_norm_and_bias
+    )
+    notes.append(_decay_note(optimizer))
+
+    batches = TrainBatches(dataset, batch_size, config["seed"], device)
+    plan = Plan(
+        total_steps=total_steps(engine, batches.steps_per_epoch),
+        steps_per_epoch=batches.steps_per_epoch,
+        samples_per_step=batch_size,
+        log_every=engine.log_every,
+        evaluation=engine.evaluation_interval,
+        checkpoint=engine.checkpoint_interval,
+        patience=engine.early_stopping_patience,
+    )
+    schedule: Schedule = build.call("schedule", targets["schedule"], **build.arguments(config["schedule"]))
+    program = SingleRun(
+        model,
+        optimizer,
+        Objective(dataset.objective, engine.label_smoothing),
+        batches,
+        precision,
+        seed=config["seed"],
+        clip_norm=engine.clip_norm,
+        accumulate=engine.accumulate,
+        compiled=engine.compile,
+    )
+    return Training(
+        config,
+        engine,
+        device,
+        dataset,
+        model,
+        optimizer,
+        float(optimizer.param_groups[0]["lr"]),
+        schedule.bind(plan.total_steps, plan.steps_per_epoch),
+        program,
+        plan,
+        EvalBatches(dataset, dataset.val, device),
+        model_facts,
+        [note for note in notes if note],
+    )
+
+
+def _check_kinds(config: dict[str, Any], targets: dict[str, Callable[..., Any]]) -> None:
+    if not (isinstance(targets["optimizer"], type) and issubclass(targets["optimizer"], Optimizer)):
+        raise BadInput(f"optimizer._target_={config['optimizer']['_target_']}: is not a torch.optim.Optimizer")
+    if not (isinstance(targets["schedule"], type) and issubclass(targets["schedule"], Schedule)):
+        raise BadInput(f"schedule._target_={config['schedule']['_target_']}: is not an optexp.schedules.Schedule")
+    for group, target in targets.items():
+        own = str(config[group]["_target_"]).split(".")[0] in ("optexp", *config["trust"])
+        is_model = group == "model" and isinstance(target, type) and issubclass(target, nn.Module)
+        if group in ("model", "dataset") and not (own or is_model):
+            raise BadInput(f"{group}._target_={config[group]['_target_']}: is not a {group}")
+
+
+def _dataset(config: dict[str, Any], target: Callable[..., Any]) -> Dataset:
+    node = config["dataset"]
+    dataset = build.call("dataset", target, **build.arguments(node, leave_out=["batch_size"]))
+    if not isinstance(dataset, Dataset):
+        raise BadInput(f"dataset._target_={node['_target_']}: does not return an optexp.datasets.base.Dataset")
+    return dataset
+
+
+def _batch_size(wanted: int | str, dataset: Dataset, engine: Engine) -> int:
+    available = num_train_samples(dataset)
+    size = available if wanted == "full" else int(wanted)
+    if size > available:
+        raise BadInput(
+            f"dataset.batch_size={size}: {dataset.name} has {available} training samples; "
+            f"allowed are 1 to {available}, or full"
+        )
+    if engine.accumulate > size:
+        raise BadInput(f"engine.accumulate={engine.accumulate}: a batch of {size} cannot be split into more parts")
+    return size
+
+
+def _model(
+    config: dict[str, Any], target: Callable[..., Any], dataset: Dataset
+) -> tuple[nn.Module, dict[str, int | None]]:
+    """Build the model with its own stream of random numbers, and count its parameters and FLOPs."""
+    reads = getattr(target, "reads", None)
+    if reads is not None and dataset.kind not in reads:
+        raise BadInput(
+            f"model._target_={config['model']['_target_']} reads {listed(reads)}, "
+            f"but dataset '{dataset.name}' has {dataset.kind}"
+        )
+    given = build.arguments(config["model"])
+    shapes = {"input_shape": dataset.input_shape, "num_outputs": dataset.num_outputs}
+    if dataset.kind == "tokens":
+        shapes["context_length"] = dataset.input_shape[0]
+    for name, value in shapes.items():
+        if build.takes(target, name) and name not in given:
+            given[name] = value
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(streams.key(config["seed"], "init"))
+        model = build.call("model", target, **given)
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"model._target_={config['model']['_target_']}: does not make a torch.nn.Module")
+    return model, _facts(model, dataset)
+
+
+def _facts(model: nn.Module, dataset: Dataset) -> dict[str, int | None]:
+    """Count parameters, and the FLOPs of one sample's forward pass (training takes about three times as many)."""
+    sample = next(iter(EvalBatches(dataset, dataset.val, "cpu", max_batch=1))).inputs
+    counter = FlopCounterMode(display=False)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), counter:
+            outputs = model(sample)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        shape = "×".join(map(str, sample.shape[1:]))
+        raise BadInput(f"model: cannot take a sample of {dataset.name} ({shape}): {_first_line(error)}") from error
+    model.train(was_training)
+    if not isinstance(outputs, torch.Tensor) or outputs.shape[-1] != dataset.num_outputs:
+        found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        raise BadInput(f"model: its output is {found}; {dataset.name} needs a last axis of {dataset.num_outputs}")
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "flops_per_sample": counter.get_total_flops() or None,
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _initial_weights(model: nn.Module, engine: Engine) -> list[str]:
+    if engine.init_from is None:
+        return []
+    source, weights = weights_of(Path(engine.init_from))
+    taken, left = state.load_matching(model, weights)
+    if not taken:
+        raise BadInput(f"engine.init_from={engine.init_from}: no tensor of it matches the model by name and shape")
+    unused = len(weights) - len(taken)
+    note = f"initial weights from {source}: {len(taken)} tensors taken, {unused} unused"
+    return [note + (f", {len(left)} left as initialized ({listed(left[:6])}{', …' if len(left) > 6 else ''})")]
+
+
+def _decay_note(optimizer: Optimizer) -> str:
+    """Say in words what weight decay acts on: it differs between code bases and is rarely written down."""
+    decayed = [group for group in optimizer.param_groups if group.get("weight_decay")]
+    if not decayed:
+        return ""
+    exempt = sum(len(group["params"]) for group in optimizer.param_groups if not group.get("weight_decay"))
+    if not exempt:
+        return f"weight decay {decayed[0]['weight_decay']:g} acts on all parameters, biases and normalization included"
+    number = sum(len(group["params"]) for group in decayed)
+    return (
+        f"weight decay {decayed[0]['weight_decay']:g} acts on {number} weight tensors; "
+        f"{exempt} bias and normalization tensors are exempt (engine.decay_norm_and_bias=false)"
+    )

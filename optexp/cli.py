@@ -1,0 +1,155 @@
+"""The command line: `optexp <verb> …` reads or continues run directories, `optexp key=value …` starts something new.
+
+A request to start something is composed and checked before anything is created, for all members of a sweep, and then
+handed to Hydra, which makes the directory and runs it. Neither torch nor Hydra is imported for `--help`, for a verb,
+or for an error that can be found without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import traceback
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, NoReturn
+
+from optexp import __version__
+from optexp.errors import BadInput, Exit, StorageError, nearest
+
+if TYPE_CHECKING:
+    from optexp.config.compose import Composed
+
+VERBS = {
+    "runs": "list runs with their status and main numbers",
+    "compare": "show what differs between runs, side by side, and draw their curves",
+    "export": "write the metrics of a run to a CSV file",
+    "resume": "go on with an interrupted run from its last checkpoint",
+    "rerun": "repeat a run with the same configuration in a new directory",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit status (see optexp.errors.Exit)."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        if words and words[0] in VERBS:
+            return int(import_module(f"optexp.commands.{words[0]}").main(words[1:]))
+        return _start(words)
+    except BadInput as error:
+        print(f"optexp: {error}", file=sys.stderr)
+        return Exit.BAD_INPUT
+    except StorageError as error:
+        print(f"optexp: {error}", file=sys.stderr)
+        return Exit.STORAGE
+    except KeyboardInterrupt:
+        print("optexp: interrupted", file=sys.stderr)
+        return Exit.SIGINT
+    except BrokenPipeError:  # the reader of our output (`| head`) has left
+        return Exit.DONE
+    except Exception as error:  # noqa: BLE001 - the last resort, so that a bug ends with a line and a status, too
+        traceback.print_exc()
+        print(f"optexp: unexpected error: {type(error).__name__}: {error}", file=sys.stderr)
+        return Exit.UNEXPECTED
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line that starts something: Hydra's flags in front, override words behind, in any order as typed."""
+
+    flags: argparse.Namespace
+    words: list[str]
+
+    def hydra_argv(self) -> list[str]:
+        """Return the arguments for Hydra, flags first: Hydra 1.3 rejects flags between override words."""
+        flags = self.flags
+        argv = [name for name, given in (("--multirun", flags.multirun), ("--resolve", flags.resolve)) if given]
+        for name in ("cfg", "package", "config_dir", "info"):
+            value = getattr(flags, name)
+            if value is not None:
+                argv += [f"--{name.replace('_', '-')}", *([value] if value else [])]
+        argv += [f"--{name.replace('_', '-')}" for name in ("hydra_help", "shell_completion") if getattr(flags, name)]
+        return [*argv, *self.words]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message}; see optexp --help")
+
+
+def parse(words: list[str]) -> Request:
+    """Separate flags from overrides wherever they stand; raises BadInput for a word that is neither."""
+    parser = _Parser(prog="optexp", add_help=False, allow_abbrev=False)
+    for names in (("--help", "-h"), ("--version",), ("--multirun", "-m"), ("--dry-run",), ("--resolve",)):
+        parser.add_argument(*names, action="store_true")
+    for names in (("--hydra-help",), ("--shell-completion", "-sc")):
+        parser.add_argument(*names, action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--info", "-i", nargs="?", const="")
+    parser.add_argument("overrides", nargs="*")
+    flags = parser.parse_intermixed_args(words)
+    overrides = ["experiment=" + word[12:] if word.startswith("+experiment=") else word for word in flags.overrides]
+    if not flags.shell_completion:
+        for word in overrides:
+            if "=" not in word and not word.startswith("~"):
+                raise BadInput(
+                    f"'{word}' is neither a verb ({', '.join(VERBS)}) nor an override key=value{nearest(word, VERBS)}"
+                )
+    return Request(flags, overrides)
+
+
+def _start(words: list[str]) -> int:
+    request = parse(words)
+    flags = request.flags
+    if flags.version:
+        print(f"optexp {__version__}")
+        return Exit.DONE
+    if flags.help:
+        from optexp.help import print_help
+
+        print_help(VERBS, flags.config_dir)
+        return Exit.DONE
+    if flags.hydra_help or flags.shell_completion:
+        from optexp.config.launch import run_hydra
+
+        return run_hydra(request.hydra_argv())
+    return _compose_and_run(request)
+
+
+def _compose_and_run(request: Request) -> int:
+    from optexp.config.compose import Composer
+    from optexp.config.launch import run_hydra
+
+    flags, words = request.flags, request.words
+    searchpath = [word for word in words if word.startswith("hydra.searchpath")]
+    composer = Composer(flags.config_dir, searchpath, flags.multirun)
+    if composer.is_sweep(words):
+        from optexp.sweeps.multirun import run_sweep
+
+        if flags.cfg or flags.info is not None:
+            composer.compose(composer.members(words)[0])
+            return run_hydra(request.hydra_argv())
+        return run_sweep(composer, words, request.hydra_argv(), flags.dry_run)
+    composed = composer.compose(words)
+    if flags.cfg or flags.info is not None:
+        return run_hydra(request.hydra_argv())
+    return _run_one(composed, request)
+
+
+def _run_one(composed: Composed, request: Request) -> int:
+    from optexp.config.launch import claimed_directory, run_hydra
+    from optexp.tasks import prepare
+
+    task = prepare(composed)
+    command = ["optexp", *request.words]
+    if request.flags.dry_run:
+        print(f"ok: {shlex.join(command)}")
+        return Exit.DONE
+    directory = claimed_directory(composed, "hydra.run.dir")
+    return run_hydra(
+        [*request.hydra_argv(), directory.override],
+        lambda: int(task.run(directory.path, command, request.words).exit_status),
+    )

@@ -1,0 +1,26 @@
+"""The verbs: what reads or continues run directories, one per file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from optexp.errors import BadInput
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser for a verb: help as it is written, mistakes as BadInput in one line like everywhere else."""
+
+    def __init__(self, verb: str, description: str, examples: str) -> None:
+        """`examples` are complete command lines, one per line."""
+        super().__init__(
+            prog=f"optexp {verb}",
+            description=description,
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise BadInput in place of printing the usage and exiting."""
+        raise BadInput(f"{self.prog}: {message}; see {self.prog} --help")

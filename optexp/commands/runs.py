@@ -1,0 +1,102 @@
+"""optexp runs: list runs with their status and main numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from optexp.commands import Parser
+from optexp.records.console import STATUS_STYLES, is_live, relative
+from optexp.records.numbers import duration, measured, setting
+from optexp.records.reading import Run, find_runs
+from optexp.report.tables import Column, print_table
+
+DEFAULT_FOLDER = Path("outputs")
+
+
+def _number(value: float | None) -> str:
+    return "nan" if value is None else measured(value)
+
+
+COLUMNS = (
+    Column("run"),
+    Column("status", style=lambda status: STATUS_STYLES.get(status, "")),
+    Column("dataset", optional=5),
+    Column("model", optional=4),
+    Column("optimizer", optional=2),
+    Column("lr", numeric=True, optional=1),
+    Column("steps", text=str, numeric=True, optional=6),
+    Column("val/loss", text=_number, numeric=True),
+    Column("val/accuracy", title="val/acc", text=_number, numeric=True),
+    Column("time", text=duration, numeric=True, optional=7),
+    Column("started", optional=8),
+)
+
+
+def main(argv: list[str]) -> int:
+    """List the runs in a folder; return the exit status. Raises BadInput when the folder does not exist."""
+    parser = Parser(
+        "runs",
+        "List the runs in a folder, sweep members included, in the order they were started.",
+        "  optexp runs\n  optexp runs outputs/sweeps\n  optexp runs --json | python -m json.tool",
+    )
+    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="where to look (default: outputs)")
+    parser.add_argument("--json", action="store_true", help="print everything that is recorded, for programs")
+    arguments = parser.parse_args(argv)
+    folder = arguments.folder or DEFAULT_FOLDER
+    nothing_yet = arguments.folder is None and not folder.exists()
+    runs = [] if nothing_yet else find_runs(folder)
+    if arguments.json:
+        print(json.dumps([_finite(_record(run)) for run in runs], indent=2, ensure_ascii=False))
+    elif runs:
+        left_out = print_table([_row(run) for run in runs], COLUMNS)
+        _print_footer(runs, folder, left_out)
+    else:
+        print(f"no runs in {folder} yet; optexp makes one, optexp --help says how to choose what it trains")
+    return 0
+
+
+def _row(run: Run) -> dict[str, Any]:
+    """Return what the table shows of a run; a value that the run does not have is left out."""
+    total = run.info.get("total_steps")
+    complete = total is None or run.last_step == total
+    row = {
+        "run": relative(run.path),
+        "status": run.status,
+        "dataset": run.choice("dataset"),
+        "model": run.choice("model"),
+        "optimizer": run.choice("optimizer"),
+        "steps": str(run.last_step) if complete else f"{run.last_step}/{total}",
+        "time": run.wall_time,
+        "started": run.started.astimezone().strftime("%Y-%m-%d %H:%M"),
+    }
+    if "optimizer.lr" in run.settings:
+        row["lr"] = run.settings["optimizer.lr"]
+    return row | {tag: run.metrics[tag] for tag in ("val/loss", "val/accuracy") if tag in run.metrics}
+
+
+def _record(run: Run) -> dict[str, Any]:
+    """Return everything recorded about a run, with its path and its status as it is now."""
+    now = {"status": run.status, "last_step": run.last_step, "wall_time": run.wall_time, "metrics": run.metrics}
+    return {"path": relative(run.path), **run.info, **now, "config": run.config}
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with null for what JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print_footer(runs: Sequence[Run], folder: Path, left_out: Sequence[Column]) -> None:
+    counts = Counter(run.status for run in runs)
+    statuses = ", ".join(f"{counts[status]} {status.replace('_', ' ')}" for status in STATUS_STYLES if counts[status])
+    print(f"\n{setting(len(runs))} run{'s' * (len(runs) > 1)} in {folder}: {statuses}")
+    if left_out and is_live():
+        print(f"a wider terminal also shows: {', '.join(column.heading for column in left_out)}")

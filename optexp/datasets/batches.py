@@ -1,0 +1,238 @@
+"""Batches as pure functions of (seed, step): any step can be asked for at any time, so resuming needs no saved state.
+
+A data set is put on the training device once and batches are gathered there. Images are kept channels last
+([N, H, W, C] in memory), so that a gathered batch already has the layout in which convolutions are fastest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from optexp import streams
+from optexp.datasets.base import Dataset, Split
+from optexp.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs as a model reads them (normalized, on the training device) and what is to be predicted from them.
+
+    images: float32 [B, C, H, W] in channels-last memory; vectors: float32 [B, D]; tokens: int64 [B, T].
+    `targets` are int64 [B] (class index), float32 [B, K] (regression) or int64 [B, T] (the next tokens).
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+
+class TrainBatches:
+    """The endless sequence of training batches of one seed.
+
+    The batches cut the concatenation of all epochs' permutations into pieces of `batch_size`. So every sample is
+    seen exactly once per epoch, all batches have the same size, and a batch may begin in one epoch and end in the next.
+
+    Token windows start at multiples of the context length, shifted by an offset drawn anew for each epoch, so that
+    a token is met at all positions of the context.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, device: torch.device | str) -> None:
+        """Raise BadInput when `batch_size` is not between 1 and the number of training samples."""
+        self.num_samples = num_train_samples(dataset)
+        if not 1 <= batch_size <= self.num_samples:
+            raise BadInput(
+                f"dataset.batch_size={batch_size}: must be 'full' or between 1 and {self.num_samples}, "
+                f"the number of training samples of {dataset.name}"
+            )
+        self.batch_size = batch_size
+        self.steps_per_epoch = self.num_samples / batch_size
+        self._dataset = dataset
+        self._seed = seed
+        self._augmented = dataset.kind == "images" and bool(dataset.augmentation.crop or dataset.augmentation.flip)
+        self._store = _stored(dataset, dataset.train, torch.device(device), dataset.augmentation.crop)
+        # A batch needs at most two epochs: the current one and, when it straddles their border, the next.
+        self._order = lru_cache(maxsize=2)(self._order_of)
+        self._starts = lru_cache(maxsize=2)(self._starts_of)
+
+    def sample_ids(self, step: int) -> Tensor:
+        """Return the samples (int64 [B]) of optimizer step `step`, counted from 0."""
+        return self._cut(step, self._order)
+
+    def take(self, step: int) -> Batch:
+        """Return the batch of optimizer step `step`, counted from 0."""
+        store = self._store
+        if self._dataset.kind == "tokens":
+            return store.windows(self._cut(step, self._starts))
+        ids = self._cut(step, self._order)
+        inputs, targets = self._changed(ids, step) if self._augmented else store.gather(ids)
+        return Batch(store.ready(inputs), targets)
+
+    def _cut(self, step: int, of_epoch: Callable[[int], Tensor]) -> Tensor:
+        """Return positions [step * B, (step + 1) * B) of the concatenation of `of_epoch(0)`, `of_epoch(1)`, ..."""
+        epoch, start = divmod(step * self.batch_size, self.num_samples)
+        end = start + self.batch_size
+        current = of_epoch(epoch)
+        if end <= self.num_samples:
+            return current[start:end]
+        return torch.cat([current[start:], of_epoch(epoch + 1)[: end - self.num_samples]])
+
+    def _order_of(self, epoch: int) -> Tensor:
+        order = torch.randperm(self.num_samples, generator=streams.generator(self._seed, "order", epoch))
+        return _sent(order, self._store.home)
+
+    def _starts_of(self, epoch: int) -> Tensor:
+        length = self._dataset.input_shape[0]
+        shift = int(torch.randint(length, (), generator=streams.generator(self._seed, "window", epoch)))
+        return self._order(epoch) * length + shift
+
+    def _changed(self, ids: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Gather images [B, H, W, C] at a random shift, half of them mirrored, by one gather of single pixels."""
+        store, wanted = self._store, self._dataset.augmentation
+        source, targets = store.inputs, store.targets
+        if store.home == store.device:
+            assert targets is not None
+            targets = targets.index_select(0, ids)
+        else:
+            source, targets = store.gather(ids)
+            ids = torch.arange(self.batch_size, device=store.device)
+        channels, height, width = self._dataset.input_shape
+        padded_height, padded_width = source.shape[1:3]
+        draws = streams.uniform(streams.key(self._seed, "augment", step), (self.batch_size, 3), store.device)
+        shifts = (draws[:, :2] * (2 * wanted.crop + 1)).long()
+        rows = shifts[:, :1] + torch.arange(height, device=store.device)
+        columns = torch.arange(width, device=store.device).expand(self.batch_size, width)
+        if wanted.flip:
+            columns = torch.where(draws[:, 2:] < 0.5, width - 1 - columns, columns)
+        columns = shifts[:, 1:] + columns
+        pixels = (ids[:, None] * padded_height + rows)[:, :, None] * padded_width + columns[:, None, :]
+        images = source.view(-1, channels).index_select(0, pixels.view(-1))
+        return images.view(self.batch_size, height, width, channels), targets
+
+
+class EvalBatches:
+    """One split in its own order, every sample exactly once, without augmentation or shift."""
+
+    def __init__(self, dataset: Dataset, split: Split, device: torch.device | str, max_batch: int = 1024) -> None:
+        self._dataset = dataset
+        self._num_samples = dataset.num_samples(split)
+        self._max_batch = max_batch
+        self._store = _stored(dataset, split, torch.device(device), padding=0)
+
+    def __len__(self) -> int:
+        """Return the number of samples (not of batches)."""
+        return self._num_samples
+
+    def __iter__(self) -> Iterator[Batch]:
+        store = self._store
+        for start in range(0, self._num_samples, self._max_batch):
+            end = min(start + self._max_batch, self._num_samples)
+            if self._dataset.kind == "tokens":
+                length = self._dataset.input_shape[0]
+                yield store.windows(torch.arange(start * length, end * length, length, device=store.home))
+            else:
+                inputs, targets = store.section(start, end)
+                yield Batch(store.ready(inputs), targets)
+
+
+def num_train_samples(dataset: Dataset) -> int:
+    """Return the number of training samples of an epoch.
+
+    For tokens this may be one less than `dataset.num_samples(dataset.train)`: every shift of the windows must fit.
+    """
+    if dataset.kind == "tokens":
+        return dataset.train.inputs.numel() // dataset.input_shape[0] - 1
+    return len(dataset.train.inputs)
+
+
+class _Store:
+    """A split's tensors where batches are gathered (`home`): the training device, or the host when it is too small."""
+
+    def __init__(self, dataset: Dataset, split: Split, device: torch.device, padding: int) -> None:
+        inputs, targets = split.inputs, split.targets
+        if dataset.kind == "images":
+            inputs = inputs.permute(0, 2, 3, 1)
+            if padding:
+                inputs = torch.nn.functional.pad(inputs, (0, 0, padding, padding, padding, padding))
+            inputs = inputs.contiguous()
+        self.split = split  # keeps the split alive, so that its identity can name this store in `_stores`
+        self.device = device
+        self.home = device if _fits(inputs, device) else torch.device("cpu")
+        self.inputs = self._placed(inputs)
+        self.targets = None if targets is None else self._placed(targets.contiguous())
+        self._images = dataset.kind == "images"
+        self._length = dataset.input_shape[0]
+        self._factor: Tensor | None = None
+        if inputs.dtype == torch.uint8:
+            # (x / 255 - mean) / std as one product and one sum. The per-channel numbers are repeated for every pixel,
+            # because broadcasting over a last axis of 3 is eight times slower on the CPU.
+            channels, height, width = dataset.input_shape
+            mean = torch.tensor(dataset.mean, dtype=torch.float64).expand(channels)
+            std = torch.tensor(dataset.std, dtype=torch.float64).expand(channels)
+            self._factor = (1 / (255 * std)).repeat(height * width).to(device, torch.float32)
+            self._offset = (-mean / std).repeat(height * width).to(device, torch.float32)
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device) if self.home == self.device else tensor.pin_memory()
+
+    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the given samples on the training device, as they are stored."""
+        assert self.targets is not None
+        inputs, targets = self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
+        if self.home == self.device:
+            return inputs, targets
+        return _sent(inputs, self.device), _sent(targets, self.device)
+
+    def section(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Return samples [start, end) on the training device, as they are stored."""
+        assert self.targets is not None
+        inputs, targets = self.inputs[start:end], self.targets[start:end]
+        if self.home == self.device:
+            return inputs, targets
+        return _sent(inputs, self.device), _sent(targets, self.device)
+
+    def windows(self, starts: Tensor) -> Batch:
+        """Return the token windows that begin at `starts`; the targets are the same windows one token later."""
+        windows = self.inputs.unfold(0, self._length, 1)
+        inputs, targets = windows.index_select(0, starts), windows.index_select(0, starts + 1)
+        if self.home == self.device:
+            return Batch(inputs, targets)
+        return Batch(_sent(inputs, self.device), _sent(targets, self.device))
+
+    def ready(self, inputs: Tensor) -> Tensor:
+        """Return stored samples as a model reads them: uint8 normalized, images with the shape [B, C, H, W]."""
+        if self._factor is not None:
+            shape = inputs.shape
+            inputs = inputs.reshape(shape[0], -1).to(torch.float32).mul_(self._factor).add_(self._offset).view(shape)
+        return inputs.permute(0, 3, 1, 2) if self._images else inputs
+
+
+_stores: WeakValueDictionary[tuple[int, str, int], _Store] = WeakValueDictionary()
+
+
+def _stored(dataset: Dataset, split: Split, device: torch.device, padding: int) -> _Store:
+    """Return the store of a split on a device: all who use the same data set in one process share its memory."""
+    name = (id(split), str(device), padding)
+    store = _stores.get(name)
+    if store is None:
+        store = _stores[name] = _Store(dataset, split, device, padding)
+    return store
+
+
+def _fits(tensor: Tensor, device: torch.device) -> bool:
+    """Return whether a tensor may live on the device: on CUDA it may take at most half of the memory now free."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return tensor.numel() * tensor.element_size() <= free // 2
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a host tensor to the device without making the host wait for it."""
+    if device.type == "cuda" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

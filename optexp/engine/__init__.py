@@ -1,0 +1,1 @@
+"""The training engine: it knows no Hydra, no OmegaConf and no TensorBoard."""

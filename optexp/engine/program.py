@@ -1,0 +1,325 @@
+"""A program takes optimizer steps. The loop drives it and does not know how many runs it trains at once.
+
+`SingleRun` trains one: a torch model with a torch optimizer, the real thing that users run. A program that trains
+several members in one go answers the same calls, with one entry per member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optexp import streams
+from optexp.datasets.batches import Batch, EvalBatches, TrainBatches
+from optexp.engine import state
+from optexp.engine.clipping import clip, global_norm
+from optexp.engine.guard import Divergence, Guard, first_nonfinite
+from optexp.engine.objective import Objective
+from optexp.engine.runtime import Precision
+from optexp.instruments.step_size import UpdateRatio, effective_lr
+from optexp.nn import attach_step_state
+
+Tree = dict[str, Any]
+
+
+class Program(Protocol):
+    """What the loop needs from whatever takes the steps. Lists have one entry per member, in a fixed order."""
+
+    @property
+    def divergences(self) -> dict[int, Divergence]:
+        """The members that met a non-finite value, by index. Their weights are those before that step."""
+
+    def step(self, step: int, learning_rates: Sequence[float], observed: bool) -> bool:
+        """Take optimizer step `step` (from 0); `observed` asks for the instruments that are not free.
+
+        Returns False when nothing was updated because no member has finite values any more.
+        """
+
+    def read(self) -> list[dict[str, float]]:
+        """Return the training metrics since the last reading and enter divergences. Synchronizes with the device."""
+
+    def evaluate(self, batches: EvalBatches) -> list[dict[str, float]]:
+        """Return loss (and accuracy) over a whole split, in evaluation mode."""
+
+    def state(self, member: int) -> Tree:
+        """Return everything a member needs to go on as if it had never stopped."""
+
+    def load_state(self, member: int, tree: Tree) -> None:
+        """Take the state that `state` returned."""
+
+
+class SingleRun:
+    """One model, one optimizer, one update per step."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        objective: Objective,
+        batches: TrainBatches,
+        precision: Precision,
+        *,
+        seed: int,
+        clip_norm: float | None = None,
+        accumulate: int = 1,
+        compiled: bool = False,
+        guard: Guard | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.objective = objective
+        self.plain_objective = Objective(objective.kind)
+        self.batches = batches
+        self.precision = precision
+        self.clip_norm = clip_norm
+        self.accumulate = accumulate
+        self.forward = torch.compile(model) if compiled else model
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.guard = guard or Guard(optimizer, self.parameters[0].device)
+        self.update_ratio = UpdateRatio(self.parameters)
+        self.step_state = attach_step_state(model)
+        self.step_state.seed = seed
+        self.draws_globally = not type(model).__module__.startswith("optexp.")
+        self.divergences: dict[int, Divergence] = {}
+        self.losses: list[Tensor] = []  # of the steps since the last reading; reading them is the synchronization
+        self.first_unread = 1  # the step (from 1) of the first of them
+        self.norms: list[Tensor] = []
+        self.observations: dict[str, Tensor] = {}
+        model.train()
+
+    def step(self, step: int, learning_rates: Sequence[float], observed: bool) -> bool:
+        """Take one optimizer step. Nothing here waits for the device, but for the guard where it must (see there)."""
+        batch = self.batches.take(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rates[0]
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss = self._backward(batch, step, observed)  # the mean over the batch, in parts when accumulating
+        self.precision.scaler.unscale_(self.optimizer)  # fp16: before anything looks at the gradients
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = global_norm(gradients)
+        if not self.losses:
+            self.first_unread = step + 1
+        self.losses.append(loss)
+        self.norms.append(norm)
+        if not self.guard.allows(loss, loss if self.precision.scaler.is_enabled() else norm):
+            return False  # `read` finds out what was not finite
+        if self.clip_norm is not None:
+            clip(gradients, norm, self.clip_norm)
+        if observed:
+            self.update_ratio.before_step()
+        self.precision.scaler.step(self.optimizer)  # without fp16 this is optimizer.step()
+        self.precision.scaler.update()
+        if observed:
+            ratio, weight_norm = self.update_ratio.after_step()
+            self.observations |= {"optim/update_ratio": ratio, "optim/weight_norm": weight_norm}
+        return True
+
+    def _backward(self, batch: Batch, step: int, observed: bool) -> Tensor:
+        """Compute loss and gradients; parts of a batch are weighted by the predictions of the whole."""
+        whole = self.accumulate == 1
+        count = None if whole else self.objective.count(batch.targets)
+        parts = [batch] if whole else self._parts(batch)
+        loss = torch.zeros((), device=batch.targets.device)
+        for micro, part in enumerate(parts):
+            self.step_state.step, self.step_state.micro = step, micro
+            if self.draws_globally:
+                torch.manual_seed(streams.key(self.step_state.seed, "global", step, micro))
+            with self.precision.autocast():
+                outputs = self.forward(part.inputs)
+                part_loss = self.objective.loss(outputs, part.targets, count)
+            self.precision.scaler.scale(part_loss).backward()
+            loss = part_loss.detach() if whole else loss + part_loss.detach()
+            if observed and self.objective.has_accuracy:
+                _, correct, number = self.objective.totals(outputs, part.targets)
+                self._add_accuracy(micro, correct, number)
+        return loss
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        inputs, targets = batch.inputs.tensor_split(self.accumulate), batch.targets.tensor_split(self.accumulate)
+        return [Batch(i, t) for i, t in zip(inputs, targets, strict=True)]
+
+    def _add_accuracy(self, micro: int, correct: Tensor, number: Tensor | int) -> None:
+        values = torch.stack([correct, torch.as_tensor(number, device=correct.device)])
+        self.observations["correct"] = values if micro == 0 else self.observations["correct"] + values
+
+    def read(self) -> list[dict[str, float]]:
+        """Return the training metrics since the last reading and enter divergences. Synchronizes with the device."""
+
+    def evaluate(self, batches: EvalBatches) -> list[dict[str, float]]:
+        """Return loss (and accuracy) over a whole split, in evaluation mode."""
+
+    def state(self, member: int) -> Tree:
+        """Return everything a member needs to go on as if it had never stopped."""
+
+    def load_state(self, member: int, tree: Tree) -> None:
+        """Take the state that `state` returned."""
+
+
+class SingleRun:
+    """One model, one optimizer, one update per step."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        objective: Objective,
+        batches: TrainBatches,
+        precision: Precision,
+        *,
+        seed: int,
+        clip_norm: float | None = None,
+        accumulate: int = 1,
+        compiled: bool = False,
+        guard: Guard | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.objective = objective
+        self.plain_objective = Objective(objective.kind)
+        self.batches = batches
+        self.precision = precision
+        self.clip_norm = clip_norm
+        self.accumulate = accumulate
+        self.forward = torch.compile(model) if compiled else model
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.guard = guard or Guard(optimizer, self.parameters[0].device)
+        self.update_ratio = UpdateRatio(self.parameters)
+        self.step_state = attach_step_state(model)
+        self.step_state.seed = seed
+        self.draws_globally = not type(model).__module__.startswith("optexp.")
+        self.divergences: dict[int, Divergence] = {}
+        self.losses: list[Tensor] = []  # of the steps since the last reading; reading them is the synchronization
+        self.first_unread = 1  # the step (from 1) of the first of them
+        self.norms: list[Tensor] = []
+        self.observations: dict[str, Tensor] = {}
+        model.train()
+
+    def step(self, step: int, learning_rates: Sequence[float], observed: bool) -> bool:
+        """Take one optimizer step. Nothing here waits for the device, but for the guard where it must (see there)."""
+        batch = self.batches.take(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rates[0]
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss = self._backward(batch, step, observed)  # the mean over the batch, in parts when accumulating
+        self.precision.scaler.unscale_(self.optimizer)  # fp16: before anything looks at the gradients
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = global_norm(gradients)
+        if not self.losses:
+            self.first_unread = step + 1
+        self.losses.append(loss)
+        self.norms.append(norm)
+        if not self.guard.allows(loss, loss if self.precision.scaler.is_enabled() else norm):
+            return False  # `read` finds out what was not finite
+        if self.clip_norm is not None:
+            clip(gradients, norm, self.clip_norm)
+        if observed:
+            self.update_ratio.before_step()
+        self.precision.scaler.step(self.optimizer)  # without fp16 this is optimizer.step()
+        self.precision.scaler.update()
+        if observed:
+            ratio, weight_norm = self.update_ratio.after_step()
+            self.observations |= {"optim/update_ratio": ratio, "optim/weight_norm": weight_norm}
+        return True
+
+    def _backward(self, batch: Batch, step: int, observed: bool) -> Tensor:
+        """Compute loss and gradients; parts of a batch are weighted by the predictions of the whole."""
+        whole = self.accumulate == 1
+        count = None if whole else self.objective.count(batch.targets)
+        parts = [batch] if whole else self._parts(batch)
+        loss = torch.zeros((), device=batch.targets.device)
+        for micro, part in enumerate(parts):
+            self.step_state.step, self.step_state.micro = step, micro
+            if self.draws_globally:
+                torch.manual_seed(streams.key(self.step_state.seed, "global", step, micro))
+            with self.precision.autocast():
+                outputs = self.forward(part.inputs)
+                part_loss = self.objective.loss(outputs, part.targets, count)
+            self.precision.scaler.scale(part_loss).backward()
+            loss = part_loss.detach() if whole else loss + part_loss.detach()
+            if observed and self.objective.has_accuracy:
+                _, correct, number = self.objective.totals(outputs, part.targets)
+                self._add_accuracy(micro, correct, number)
+        return loss
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        inputs, targets = batch.inputs.tensor_split(self.accumulate), batch.targets.tensor_split(self.accumulate)
+        return [Batch(i, t) for i, t in zip(inputs, targets, strict=True)]
+
+    def _add_accuracy(self, micro: int, correct: Tensor, number: Tensor | int) -> None:
+        values = torch.stack([correct, torch.as_tensor(number, device=correct.device)])
+        self.observations["correct"] = values if micro == 0 else self.observations["correct"] + values
+
+    def _first_divergence(self, done: int) -> Divergence:
+        losses, norms = torch.stack(self.losses).tolist(), torch.stack(self.norms).tolist()
+        found = first_nonfinite(done - len(losses) + 1, losses, norms)
+        assert found is not None
+        return found
+
+    def read(self) -> list[dict[str, float]]:
+        """Return the mean loss and clipped fraction since the last reading, and the last step's other quantities."""
+        losses, norms = torch.stack([torch.stack(self.losses).float(), torch.stack(self.norms).float()]).tolist()
+        found = first_nonfinite(self.first_unread, losses, losses if self.precision.scaler.is_enabled() else norms)
+        if found is not None:  # the update of that step, and of all later ones, was masked: they did not happen
+            self.divergences[0] = found
+            losses, norms = losses[: found.step - self.first_unread], norms[: found.step - self.first_unread]
+        values: dict[str, float] = {}
+        if losses:
+            values = {"train/loss": sum(losses) / len(losses), "optim/grad_norm": norms[-1]}
+            if self.clip_norm is not None:
+                values["optim/clipped"] = sum(norm > self.clip_norm for norm in norms) / len(norms)
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        values |= {"optim/lr": lr, "optim/effective_lr": effective_lr(self.optimizer, lr)}
+        if "correct" in self.observations:
+            correct, number = self.observations.pop("correct").tolist()
+            values["train/accuracy"] = correct / max(number, 1)
+        values |= {tag: float(value) for tag, value in self.observations.items()}
+        if self.precision.scaler.is_enabled():
+            values["optim/loss_scale"] = self.precision.scaler.get_scale()
+        self.losses, self.norms, self.observations = [], [], {}
+        return [values]
+
+    @torch.no_grad()
+    def evaluate(self, batches: EvalBatches) -> list[dict[str, float]]:
+        """Return the mean loss and, except for regression, the accuracy over a split."""
+        self.model.eval()
+        sums = torch.zeros(3, dtype=torch.float64, device="cpu" if self._device.type == "mps" else self._device)
+        for batch in batches:
+            with self.precision.autocast():
+                outputs = self.forward(batch.inputs)
+            totals = self.plain_objective.totals(outputs, batch.targets)
+            sums += torch.stack([torch.as_tensor(total, device=sums.device).double() for total in totals])
+        self.model.train()
+        loss, correct, count = sums.tolist()
+        values = {"loss": loss / count}
+        if self.objective.has_accuracy:
+            values["accuracy"] = correct / count
+        return [values]
+
+    @property
+    def _device(self) -> torch.device:
+        return self.parameters[0].device
+
+    def state(self, member: int) -> Tree:
+        """Return model, optimizer, loss scale and the unread part of the current logging interval."""
+        return {
+            "model": dict(self.model.state_dict()),
+            "optimizer": state.optimizer_state(self.model, self.optimizer),
+            "scaler": self.precision.scaler.state_dict(),
+            "unread": {"first": self.first_unread, "losses": list(self.losses), "norms": list(self.norms)},
+        }
+
+    def load_state(self, member: int, tree: Tree) -> None:
+        """Take what `state` returned; raises BadInput where names or shapes do not fit this run."""
+        state.load_model_state(self.model, tree["model"])
+        state.load_optimizer_state(self.model, self.optimizer, tree["optimizer"])
+        if tree["scaler"]:
+            self.precision.scaler.load_state_dict(tree["scaler"])
+        self.first_unread = tree["unread"]["first"]
+        self.losses = [value.to(self._device) for value in tree["unread"]["losses"]]
+        self.norms = [value.to(self._device) for value in tree["unread"]["norms"]]

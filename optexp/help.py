@@ -1,0 +1,88 @@
+"""The help page: what can be chosen, read from the config files themselves, and how to say it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+
+from optexp.errors import BadInput
+
+EXAMPLES = (
+    ("optexp", "the default run: a small ResNet on handwritten digits, about 10 s"),
+    ("optexp optimizer=adamw optimizer.lr=3e-3 schedule.warmup_fraction=0.1", "choose from a group, set values"),
+    ("optexp experiment=exp2_sgd_B32", "a named failure: SGD that does not train"),
+    ("optexp -m optimizer.lr=1e-3,1e-2,1e-1 optimizer.weight_decay=0,1e-4,1e-2", "a sweep: nine runs"),
+    ("optexp model=transformer dataset=pydocs optimizer=adamw", "a language model on Python's documentation"),
+)
+
+FLAGS = (
+    ("-m, --multirun", "run one job per combination of comma-separated values"),
+    ("--dry-run", "compose and check every job, train nothing"),
+    ("--cfg job", "print the composed configuration and stop (--resolve fills in references)"),
+    ("--config-dir DIR", "add your own config groups"),
+    ("--info [defaults-tree]", "how the configuration is put together"),
+    ("--hydra-help", "Hydra's own options"),
+    ("--version", "print the version"),
+)
+
+
+def print_help(verbs: Mapping[str, str], config_dir: str | None = None) -> None:
+    """Print the help page; `config_dir` adds the groups of the user's own folder."""
+    folders = [shipped_folder()]
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise BadInput(f"--config-dir {config_dir}: no such folder")
+        folders.append(Path(config_dir))
+    print("optexp: an experiment runner for optimizers that says why a run failed\n")
+    print("  optexp key=value ...     start a run; -m starts a sweep")
+    print("  optexp VERB ...          read or continue run directories\n")
+    print("Examples")
+    for command, meaning in EXAMPLES:
+        print(f"  {command}\n      {meaning}")
+    print("\nGroups: choose with group=choice, change a value with group.key=value")
+    for group, choices in groups(folders).items():
+        print(f"\n  {group}")
+        width = max(len(name) for name in choices)
+        for name, meaning in choices.items():
+            print(f"    {name:<{width}}  {meaning}")
+    print("\nVerbs: optexp VERB --help says more")
+    _columns(verbs.items())
+    print("\nFlags: they may stand anywhere")
+    _columns(FLAGS)
+    print('\nTab completion: eval "$(optexp -sc install=bash)" (or zsh, fish)')
+    print("Exit status: 0 done, 1 unexpected error, 2 bad input, 3 diverged, 4 members failed, 5 storage, 130 interrupted")
+
+
+def _columns(rows: object) -> None:
+    pairs = list(rows)  # type: ignore[call-overload]
+    width = max(len(name) for name, _ in pairs)
+    for name, meaning in pairs:
+        print(f"  {name:<{width}}  {meaning}")
+
+
+def shipped_folder() -> Path:
+    """Return the folder of the shipped config groups: `optexp.conf` when installed, `conf/` in a plain checkout."""
+    spec = importlib.util.find_spec("optexp.conf")
+    if spec is not None and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    return Path(__file__).resolve().parents[1] / "conf"
+
+
+def groups(folders: list[Path]) -> dict[str, dict[str, str]]:
+    """Return {group: {choice: its first comment line}} over config folders, later ones adding to earlier ones."""
+    order = ["model", "dataset", "optimizer", "schedule", "engine", "task", "experiment", "study"]
+    found: dict[str, dict[str, str]] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*/*.yaml")):
+            if path.parent.name != "hydra":
+                found.setdefault(path.parent.name, {})[path.stem] = _first_comment(path)
+    known = [group for group in order if group in found]
+    return {group: found[group] for group in [*known, *sorted(set(found) - set(known))]}
+
+
+def _first_comment(path: Path) -> str:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").rstrip()
+    return ""

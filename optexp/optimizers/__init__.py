@@ -1,0 +1,1 @@
+"""What stands between a config and a torch optimizer."""

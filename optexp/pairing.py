@@ -1,0 +1,27 @@
+"""Import torchvision, whose compiled part fits one release of torch only."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from types import ModuleType
+
+from optexp.errors import BadInput
+
+
+def import_torchvision() -> ModuleType:
+    """Return the torchvision module (imported on first use: it takes longer than torch itself on some machines).
+
+    Raises BadInput, in one line with both versions, when it is missing or was built for another release of torch.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except ModuleNotFoundError as error:
+        raise BadInput(f"torchvision cannot be imported: no module named '{error.name}'; install torchvision") from None
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        # A foreign build shows as a missing operator (RuntimeError), symbol (ImportError, OSError) or name.
+        versions = " and ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision"))
+        reason = str(error).strip().splitlines()[0]
+        raise BadInput(
+            f"torchvision cannot be imported: {versions} do not fit together ({reason}); install a matching pair"
+        ) from None

@@ -1,0 +1,112 @@
+"""Where a result comes from: code, versions, machine, process. Nothing here identifies the machine or its user."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("optexp", "torch", "torchvision", "hydra-core", "omegaconf", "numpy", "tensorboard", "pytorch-optimizer")
+
+
+def git_state(folder: Path | None = None) -> dict[str, Any] | None:
+    """Return `{"commit": <hash>, "dirty": <bool>}` of the repository around `folder` (default: the current one).
+
+    None when there is no repository, no commit or no git. Files that git does not track do not make it dirty.
+    """
+    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    quiet = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # looking must not take the lock of the user's index
+    try:
+        answer = subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    lines = answer.stdout.splitlines()
+    commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), "(initial)")
+    if commit == "(initial)":
+        return None
+    return {"commit": commit, "dirty": any(not line.startswith("#") for line in lines)}
+
+
+def environment(**more: Any) -> dict[str, Any]:
+    """Return Python, platform, processor, the number of usable CPUs and package versions (read without importing).
+
+    `more` adds what only the caller knows, such as `threads=torch.get_num_threads()`.
+    """
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        **more,
+    }
+
+
+def _processor() -> str:
+    """Return the processor's model name where the system tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return 12 hexadecimal digits of SHA-256 over the config, independent of the order of its keys."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def this_process() -> dict[str, Any]:
+    """Return what it takes to find out later whether this process still runs; see `is_alive`."""
+    return {"pid": os.getpid(), "start": _start_time(os.getpid()), "boot": _boot()}
+
+
+def is_alive(process: Mapping[str, Any]) -> bool | None:
+    """Return whether the process described by `this_process()` runs; None when it belongs to another machine or boot.
+
+    The start time is compared as well, because process ids are used again.
+    """
+    if process.get("boot") != _boot():
+        return None
+    pid = process.get("pid")
+    if not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it exists and is another user's
+        pass
+    return bool(_start_time(pid) == process.get("start"))
+
+
+def _boot() -> str:
+    """Return a name for this boot of this machine (and container) that does not reveal which machine it is."""
+    try:
+        name = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux: no boot id, so a reboot is told apart by the process id alone
+        name = platform.node()
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+def _start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot (field 22 of proc_pid_stat(5)); None off Linux."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[19])  # the second field, the command, may hold spaces

@@ -1,0 +1,198 @@
+"""Writing a run directory: claiming its name, `config.yaml`, and `run.json`, which always tells how the run stands."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from optexp.errors import BadInput, StorageError
+from optexp.records.provenance import is_alive, this_process
+
+RUN_FILE = "run.json"
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.jsonl"
+
+CONFIG_HEADER = "# The complete configuration of this run, with every default and interpolation resolved.\n"
+
+
+def claim(root: Path, stem: str) -> Path:
+    """Create and return `root/stem`, or `root/stem-2`, `root/stem-3`, ... when that name is taken.
+
+    Creation is exclusive: two runs that start at the same moment get two directories. Raises BadInput when the
+    folder cannot be written.
+    """
+    number = 1
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = root / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise BadInput(
+            f"output_dir: cannot create a run directory in {root} ({error.strerror}); set output_dir to a folder "
+            "that can be written"
+        ) from error
+
+
+class RunRecord:
+    """Writes `run.json` of one run. `info` is its present content; a change is on the disk when the method returns."""
+
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+        """Hold the record of an existing run; use `create` or `reopen`."""
+        self.path = path
+        self.info = info
+
+    @classmethod
+    def create(
+        cls, path: Path, config: Mapping[str, Any], command: Sequence[str], info: Mapping[str, Any]
+    ) -> RunRecord:
+        """Begin the record of a new run in the existing directory `path`: `config.yaml`, then `run.json`.
+
+        `config` is the resolved config as plain values, `command` the argv, `info` whatever is known already
+        (seed, overrides, environment, ...). Raises BadInput when the directory already holds a run, StorageError
+        when it cannot be written.
+        """
+        command_line = shlex.join(command)
+        started = _now()
+        record = cls(
+            path,
+            {
+                "status": "running",
+                "reason": None,
+                "first_step": 0,
+                "last_step": 0,
+                "total_steps": None,
+                "wall_time": 0.0,
+                "metrics": {},
+                "best": None,
+                "command": command_line,
+                "started": started,
+                "finished": None,
+                "resumed": 0,
+                "process": this_process(),
+                "sessions": [{"command": command_line, "started": started}],
+                "notes": [],
+                **info,
+            },
+        )
+        try:
+            if (path / RUN_FILE).exists():
+                raise FileExistsError
+            _replace(path / CONFIG_FILE, CONFIG_HEADER + config_text(config))
+            # run.json comes last, because a directory is a run once it has one, and exclusively, so that two
+            # processes given the same directory cannot both own it.
+            with (path / RUN_FILE).open("x", encoding="utf-8") as file:
+                file.write(_json(record.info))
+        except FileExistsError as error:
+            raise BadInput(f"{path}: already holds a run; choose another directory") from error
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}") from error
+        return record
+
+    @classmethod
+    def reopen(cls, path: Path, command: Sequence[str] = ()) -> RunRecord:
+        """Continue the record of an earlier run: its status is `running` again and `resumed` counts one more.
+
+        `command` (argv) is added to `sessions`, the history of the commands that worked on this run. Raises
+        BadInput when there is no readable run or when it is still running.
+        """
+        try:
+            info = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path}: holds no readable {RUN_FILE}, so there is no run to resume") from error
+        if info["status"] == "running" and is_alive(info["process"]):
+            raise BadInput(f"{path}: is still running (process {info['process']['pid']}); stop it before resuming")
+        sessions = info["sessions"]
+        sessions[-1].setdefault("status", "interrupted" if info["status"] == "running" else info["status"])
+        sessions[-1].setdefault("last_step", info["last_step"])
+        sessions.append({"command": shlex.join(command) or None, "started": _now()})
+        record = cls(path, info)
+        record.update(
+            status="running",
+            reason=None,
+            finished=None,
+            resumed=info["resumed"] + 1,
+            process=this_process(),
+        )
+        return record
+
+    def update(self, **fields: Any) -> None:
+        """Change fields and rewrite `run.json` as a whole: a reader sees the old or the new, never a part."""
+        self.info.update(fields)
+        try:
+            _replace(self.path / RUN_FILE, _json(self.info))
+        except OSError as error:
+            raise StorageError(f"{self.path / RUN_FILE}: {error.strerror}") from error
+
+    def finish(self, status: str, reason: str | None, **fields: Any) -> None:
+        """Record how the run ended. `status`: completed, early_stopped, diverged, interrupted or failed."""
+        last_step = fields.get("last_step", self.info["last_step"])
+        finished = _now()
+        self.info["sessions"][-1].update(finished=finished, status=status, last_step=last_step)
+        self.update(status=status, reason=reason, finished=finished, **fields)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a config the way people do: lists in one line, no anchors for values that occur twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_list(self, data: Any) -> yaml.Node:
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+
+
+_Dumper.add_representer(list, _Dumper.represent_list)
+_Dumper.add_representer(tuple, _Dumper.represent_list)
+
+# PyYAML reads 1e-3 as text, YAML 1.2 and OmegaConf as a number: text that looks so is quoted to mean one thing only.
+_Dumper.add_implicit_resolver(
+    "!number", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """Return a config of plain values as YAML."""
+    return yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return the value with numbers that JSON cannot hold (nan and the infinities) as null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file through a temporary one that is on the disk before it takes the name."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,148 @@
+"""TensorBoard events of a run, written with TensorBoard's own record format and messages (no torch, no TensorFlow).
+
+`torch.utils.tensorboard` is not used: it needs torch, writes one event per number, keeps points in memory for up to
+two minutes, and its `add_hparams` adds a second, phantom run. The HParams tab is filled here from a `session_start`
+and a `session_end` in the run's own file, without the `experiment` record, so that the table has the union of all
+runs' columns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.custom_scalar import metadata as custom_scalar_metadata
+from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from tensorboard.plugins.text import metadata as text_metadata
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from optexp.errors import StorageError
+from optexp.records.sinks import Row
+
+FLUSH_SECONDS = 1.0
+
+_NOT_TAGS = ("step", "epoch", "time")
+_HPARAMS_STATUS = {
+    "completed": api_pb2.STATUS_SUCCESS,
+    "early_stopped": api_pb2.STATUS_SUCCESS,
+    "diverged": api_pb2.STATUS_FAILURE,
+    "failed": api_pb2.STATUS_FAILURE,
+}
+
+
+class TensorBoard:
+    """Writes one event per row, holding all its tags, into a new event file of `directory`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        hparams: Mapping[str, Any],
+        config_yaml: str,
+        command: str,
+        purge_step: int | None = None,
+    ) -> None:
+        """Open a new event file; raises StorageError.
+
+        `hparams` are the columns of the HParams table (flat; lists are shown as text, None is left out). For a
+        resumed run `purge_step` is the first step it will log again: TensorBoard drops earlier events from there on.
+        """
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            earlier = sorted(directory.glob("events.out.tfevents.*"))
+            # TensorBoard reads the files of a run in the order of their names: a later file needs a later stamp.
+            stamp = max([int(time.time())] + [int(file.name.split(".")[3]) + 1 for file in earlier])
+            self._path = directory / f"events.out.tfevents.{stamp:010d}.optexp"
+            self._file = self._path.open("xb")
+        except OSError as error:
+            raise StorageError(f"{directory}: {error.strerror}") from error
+        self._records = RecordWriter(self._file)
+        self._write(Event(file_version="brain.Event:2"))
+        if purge_step is not None:
+            self._write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+        if not earlier:  # a resumed run has described itself already
+            described = [_session_start(hparams), _layout(), _text("config", f"```yaml\n{config_yaml}\n```")]
+            self._write(Event(summary=Summary(value=[*described, _text("command", f"`{command}`")])))
+        self._flush()
+
+    def log(self, row: Row) -> None:
+        """Write a row; it reaches the disk within about a second of logging. Raises StorageError."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in row.items() if tag not in _NOT_TAGS]
+        self._write(Event(step=int(row["step"]), summary=Summary(value=values)))
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._flush()
+
+    def close(self, summary: Mapping[str, Any]) -> None:
+        """Record how the run ended (unless it was interrupted: then it may be resumed) and close the file."""
+        status = _HPARAMS_STATUS.get(summary["status"])
+        if status is not None:
+            self._write(Event(summary=Summary(value=[_session_end(status)])))
+        self._flush()
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        try:
+            self._records.write(event.SerializeToString())
+        except OSError as error:
+            raise StorageError(f"{self._path}: {error.strerror}") from error
+
+    def _flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise StorageError(f"{self._path}: {error.strerror}") from error
+        self._flushed = time.monotonic()
+
+
+def _string_value(tag: str, data: bytes, metadata: SummaryMetadata) -> Summary.Value:
+    tensor = TensorProto(dtype=DT_STRING, string_val=[data], tensor_shape=TensorShapeProto())
+    return Summary.Value(tag=tag, tensor=tensor, metadata=metadata)
+
+
+def _text(tag: str, markdown: str) -> Summary.Value:
+    return _string_value(tag, markdown.encode(), text_metadata.create_summary_metadata(tag, ""))
+
+
+def _layout() -> Summary.Value:
+    """Return the Custom Scalars page: training and validation in one chart, for loss and for accuracy."""
+    charts = [
+        Chart(title=name, multiline=MultilineChartContent(tag=[f"train/{name}$", f"val/{name}$"]))
+        for name in ("loss", "accuracy")
+    ]
+    layout = Layout(category=[Category(title="training and validation", chart=charts)])
+    metadata = custom_scalar_metadata.create_summary_metadata()
+    return _string_value(custom_scalar_metadata.CONFIG_SUMMARY_TAG, layout.SerializeToString(), metadata)
+
+
+def _session_start(hparams: Mapping[str, Any]) -> Summary.Value:
+    info = SessionStartInfo(start_time_secs=time.time())
+    for name, value in hparams.items():
+        if isinstance(value, bool):
+            info.hparams[name].bool_value = value
+        elif isinstance(value, (int, float)):
+            info.hparams[name].number_value = value
+        elif isinstance(value, (list, tuple)):
+            info.hparams[name].string_value = ", ".join(map(str, value))
+        elif value is not None:
+            info.hparams[name].string_value = str(value)
+    return _hparams_value(hparams_metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=info))
+
+
+def _session_end(status: int) -> Summary.Value:
+    info = SessionEndInfo(status=status, end_time_secs=time.time())
+    return _hparams_value(hparams_metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=info))
+
+
+def _hparams_value(tag: str, data: HParamsPluginData) -> Summary.Value:
+    metadata = hparams_metadata.create_summary_metadata(data)
+    return Summary.Value(tag=tag, metadata=metadata, tensor=hparams_metadata.NULL_TENSOR)

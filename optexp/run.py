@@ -1,0 +1,190 @@
+"""One run: from the objects of a training to a run directory that tells what happened, whatever happened."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optexp.assemble import Training
+from optexp.datasets.batches import EvalBatches
+from optexp.engine.checkpoint import Checkpoints
+from optexp.engine.loop import Ending, Member, train
+from optexp.engine.runtime import Interruption, describe
+from optexp.errors import Exit, StorageError
+from optexp.records import provenance
+from optexp.records.console import Console, relative, result_table
+from optexp.records.metrics_file import MetricsFile
+from optexp.records.reading import flat
+from optexp.records.run_directory import METRICS_FILE, RunRecord, config_text
+from optexp.records.sinks import Sink
+from optexp.records.tensorboard import TensorBoard
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended and the value a sweeper minimizes: the best val/loss, infinite when the run did not get there."""
+
+    path: Path
+    status: str
+    reason: str | None
+    objective: float
+    exit_status: int
+
+
+def execute(
+    training: Training,
+    path: Path,
+    command: Sequence[str],
+    overrides: Sequence[str] = (),
+    member: str | None = None,
+    resume: bool = False,
+) -> Result:
+    """Train in the run directory `path` and record everything there; with `resume`, go on from its last checkpoint.
+
+    `member` is the title of a run that is one of a sweep: it is shown with fewer words.
+    Diverging, being interrupted and failing are results: they are recorded and returned, not raised. StorageError is
+    raised when the directory itself cannot be written.
+    """
+    checkpoints = Checkpoints(path / "checkpoints")
+    record = RunRecord.reopen(path, command) if resume else _new_record(training, path, command, overrides)
+    notes = list(training.notes)
+    start, tree = (checkpoints.load("last", notice=notes.append) if resume else None) or (0, None)
+    record.update(first_step=start, notes=notes)
+    title = [] if member else [*_title_lines(training), *notes, f"in {relative(path)}"]
+    console = Console(training.plan.total_steps, member or path.name, title, brief=member is not None)
+    sinks = [*_files(training, path, command, start if resume else None), console]
+    run = Member(training.schedule, training.base_lr, sinks, checkpoints)
+    if tree is not None:
+        training.program.load_state(0, tree["program"])
+        run.load_state(tree["member"])
+    interruption = Interruption()
+    ending = Ending("failed", start, "the process ended before the training did")
+    storage_problem: StorageError | None = None
+    try:
+        with interruption.listening():
+            ending = train(training.program, [run], training.plan, training.validation, interruption, start)
+            _evaluate_test(training, run, ending)
+    except StorageError as error:
+        ending, storage_problem = Ending("failed", _last_step(run), str(error)), error
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything; it is recorded below
+        ending = Ending("failed", _last_step(run), f"{type(error).__name__}: {error}".strip().splitlines()[0])
+        log.error("the training failed\n%s", traceback.format_exc())
+    except KeyboardInterrupt:
+        ending = Ending("interrupted", _last_step(run), "received SIGINT")
+    finally:
+        summary = _summary(run, ending)
+        for sink in sinks:
+            sink.close({"status": ending.status, "reason": ending.reason})
+        record.finish(ending.status, ending.reason, **summary)
+    if member is None:
+        result_table(path, record.info, training.dataset.baselines)
+    if storage_problem is not None:
+        raise storage_problem
+    return Result(path, ending.status, ending.reason, _objective(run, ending), _exit_status(ending, interruption))
+
+
+def _new_record(training: Training, path: Path, command: Sequence[str], overrides: Sequence[str]) -> RunRecord:
+    config = training.config
+    info = {
+        "seed": config["seed"],
+        "overrides": list(overrides),
+        "config_hash": provenance.config_hash(config),
+        "total_steps": training.plan.total_steps,
+        "device": describe(training.device),
+        "environment": provenance.environment(threads=torch.get_num_threads()),
+        "git": provenance.git_state(),
+        "data": training.dataset.details,
+        "model": training.model_facts,
+        "baselines": training.dataset.baselines,
+    }
+    return RunRecord.create(path, config, command, info)
+
+
+def _files(training: Training, path: Path, command: Sequence[str], resumed_at: int | None) -> list[Sink]:
+    metrics = MetricsFile(path / METRICS_FILE)
+    if resumed_at is not None:
+        metrics.truncate_after(resumed_at)
+    events = TensorBoard(
+        path / "tensorboard",
+        hparams=_hparams(training.config),
+        config_yaml=config_text(training.config),
+        command=shlex.join(command),
+        purge_step=None if resumed_at is None else resumed_at + 1,
+    )
+    return [metrics, events]
+
+
+def _title_lines(training: Training) -> list[str]:
+    facts = training.model_facts
+    flops = f", {facts['flops_per_sample'] / 1e6:.3g} MFLOPs per sample" if facts["flops_per_sample"] else ""
+    dataset = training.dataset
+    sizes = ", ".join(f"{dataset.num_samples(split):,}" for split in (dataset.train, dataset.val, dataset.test))
+    return [
+        f"model     {type(training.model).__name__}, {facts['parameters']:,} parameters{flops}",
+        f"data      {dataset.name}: {sizes} samples (train, validation, test), batch {training.plan.samples_per_step}",
+        f"optimizer {_described(training)}",
+        f"device    {describe(training.device)}, {training.engine.precision}",
+    ]
+
+
+def _described(training: Training) -> str:
+    group = training.optimizer.param_groups[0]
+    shown = ("lr", "momentum", "dampening", "betas", "alpha", "weight_decay", "nesterov")
+    settings = ", ".join(f"{key} {group[key]:g}" if isinstance(group[key], float) else f"{key} {group[key]}"
+                         for key in shown if group.get(key))
+    return f"{type(training.optimizer).__name__} ({settings}), schedule {type(training.schedule.schedule).__name__}"
+
+
+def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of TensorBoard's HParams table: what people vary, and not where files lie."""
+    groups = ("model", "dataset", "optimizer", "schedule", "engine")
+    left_out = {"engine.log_every", "engine.eval_every", "engine.checkpoint_every", "dataset.root", "dataset.download"}
+    columns = {key: value for key, value in flat(config).items() if key.split(".")[0] in groups and key not in left_out}
+    return {key.replace("._target_", ""): value for key, value in columns.items()} | {"seed": config["seed"]}
+
+
+def _evaluate_test(training: Training, member: Member, ending: Ending) -> None:
+    if training.engine.evaluate_test and ending.status in ("completed", "early_stopped"):
+        batches = EvalBatches(training.dataset, training.dataset.test, training.device)
+        values = {f"test/{name}": value for name, value in training.program.evaluate(batches)[0].items()}
+        step = ending.steps
+        time = member.latest.get("time", 0.0)
+        member.record({"step": step, "epoch": step / training.plan.steps_per_epoch, "time": time, **values})
+
+
+def _last_step(member: Member) -> int:
+    return int(member.latest.get("step", 0))
+
+
+def _summary(member: Member, ending: Ending) -> dict[str, Any]:
+    metrics = {tag: value for tag, value in member.latest.items() if tag not in ("step", "epoch", "time")}
+    best = None
+    if member.best:
+        best = {"metric": "val/loss", "value": member.best["val/loss"], **member.best}
+    return {
+        "last_step": ending.steps,
+        "wall_time": member.latest.get("time", 0.0),
+        "metrics": metrics,
+        "best": best,
+    }
+
+
+def _objective(member: Member, ending: Ending) -> float:
+    finished = ending.status in ("completed", "early_stopped")
+    return member.best["val/loss"] if finished and member.best else float("inf")
+
+
+def _exit_status(ending: Ending, interruption: Interruption) -> int:
+    if ending.status == "interrupted":
+        return 128 + (interruption.received or signal.SIGINT)
+    return {"diverged": Exit.DIVERGED, "failed": Exit.UNEXPECTED}.get(ending.status, Exit.DONE)

@@ -1,0 +1,36 @@
+"""What is computed with a config, one task per file.
+
+A task is a class `X` in `optexp/tasks/x.py`, made from (config, engine settings, origin of surplus keys), which raises
+BadInput for whatever cannot run before anything is on disk, and has `run(path, command, overrides, member)`.
+`conf/task/x.yaml` names it and the config groups it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from optexp.config.check import check
+
+if TYPE_CHECKING:
+    from optexp.config.compose import Composed
+    from optexp.run import Result
+
+
+class Task(Protocol):
+    """What is ready to run."""
+
+    def run(self, path: Path, command: Sequence[str], overrides: Sequence[str], member: str | None = None) -> Result:
+        """Run in the directory `path` and leave a record of it there."""
+
+
+def prepare(composed: Composed) -> Task:
+    """Check a configuration and prepare its task. torch is imported only after the cheap checks have passed."""
+    experiment = composed.choices.get("experiment")
+    overridden = [word.lstrip("+~").partition("=")[0] for word in composed.overrides]
+    engine = check(composed.config, composed.choices, overridden)
+    name = composed.config["task"]["name"]
+    task = getattr(import_module(f"optexp.tasks.{name}"), name.title().replace("_", ""))
+    return cast(Task, task(composed.config, engine, f"experiment={experiment}" if experiment else ""))
