@@ -6,7 +6,7 @@ so that a run directory is made only for a run that can start.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Training:
     """The objects of one run, ready to train."""
 
     config: dict[str, Any]
+    choices: Mapping[str, str | None]
     engine: Engine
     device: torch.device
     dataset: Dataset
@@ -52,12 +53,13 @@ class Training:
     notes: list[str] = field(default_factory=list)
 
 
-def assemble(config: dict[str, Any], engine: Engine, origin: str = "") -> Training:
+def assemble(config: dict[str, Any], engine: Engine, choices: Mapping[str, str | None]) -> Training:
     """Build data, model, optimizer, schedule and program of a run.
 
-    `config` is a composed configuration that passed `config.check`; `origin` names the experiment that set keys,
-    for the wording of errors. Raises BadInput for everything that keeps the run from starting.
+    `config` is a composed configuration that passed `config.check`; `choices` tells what was chosen of each group.
+    Raises BadInput for everything that keeps the run from starting.
     """
+    origin = f"experiment={choices['experiment']}" if choices.get("experiment") else ""
     build.trust(config["trust"])
     device = choose_device(engine.device)
     precision = Precision(engine.precision, device)
@@ -73,6 +75,7 @@ def assemble(config: dict[str, Any], engine: Engine, origin: str = "") -> Traini
 
     dataset = _dataset(config, targets["dataset"])
     batch_size = _batch_size(config["dataset"]["batch_size"], dataset, engine)
+    _check_reads(targets["model"], dataset, choices)
     model, model_facts = _model(config, targets["model"], dataset)
     notes = _initial_weights(model, engine)
     if engine.channels_last and dataset.kind == "images":
@@ -107,6 +110,7 @@ def assemble(config: dict[str, Any], engine: Engine, origin: str = "") -> Traini
     )
     return Training(
         config,
+        choices,
         engine,
         device,
         dataset,
@@ -155,16 +159,19 @@ def _batch_size(wanted: int | str, dataset: Dataset, engine: Engine) -> int:
     return size
 
 
+def _check_reads(model: Callable[..., Any], dataset: Dataset, choices: Mapping[str, str | None]) -> None:
+    reads = getattr(model, "reads", None)
+    if reads is not None and dataset.kind not in reads:
+        raise BadInput(
+            f"model={choices.get('model')} and dataset={choices.get('dataset')}: the model reads {' or '.join(reads)}, "
+            f"the data set has {dataset.kind}"
+        )
+
+
 def _model(
     config: dict[str, Any], target: Callable[..., Any], dataset: Dataset
 ) -> tuple[nn.Module, dict[str, int | None]]:
     """Build the model with its own stream of random numbers, and count its parameters and FLOPs."""
-    reads = getattr(target, "reads", None)
-    if reads is not None and dataset.kind not in reads:
-        raise BadInput(
-            f"model._target_={config['model']['_target_']} reads {listed(reads)}, "
-            f"but dataset '{dataset.name}' has {dataset.kind}"
-        )
     given = build.arguments(config["model"])
     shapes = {"input_shape": dataset.input_shape, "num_outputs": dataset.num_outputs}
     if dataset.kind == "tokens":

@@ -19,7 +19,7 @@ from optexp import __version__
 from optexp.errors import BadInput, Exit, StorageError, nearest
 
 if TYPE_CHECKING:
-    from optexp.config.compose import Composed
+    from optexp.config.compose import Composer
 
 VERBS = {
     "runs": "list runs with their status and main numbers",
@@ -113,43 +113,42 @@ def _start(words: list[str]) -> int:
         print_help(VERBS, flags.config_dir)
         return Exit.DONE
     if flags.hydra_help or flags.shell_completion:
-        from optexp.config.launch import run_hydra
+        from optexp.config.launch import hydra_command_line
 
-        return run_hydra(request.hydra_argv())
+        return hydra_command_line(request.hydra_argv())
     return _compose_and_run(request)
 
 
 def _compose_and_run(request: Request) -> int:
     from optexp.config.compose import Composer
-    from optexp.config.launch import run_hydra
+    from optexp.config.launch import hydra_command_line
 
     flags, words = request.flags, request.words
-    searchpath = [word for word in words if word.startswith("hydra.searchpath")]
-    composer = Composer(flags.config_dir, searchpath, flags.multirun)
-    if composer.is_sweep(words):
+    composer = Composer(flags.config_dir, multirun=flags.multirun)
+    sweep = composer.is_sweep(words)
+    if flags.cfg or flags.info is not None:
+        composer.compose(composer.members(words)[0][0] if sweep else words)
+        return hydra_command_line(request.hydra_argv())
+    if sweep:
         from optexp.sweeps.multirun import run_sweep
 
-        if flags.cfg or flags.info is not None:
-            composer.compose(composer.members(words)[0])
-            return run_hydra(request.hydra_argv())
         return run_sweep(composer, words, request.hydra_argv(), flags.dry_run)
-    composed = composer.compose(words)
-    if flags.cfg or flags.info is not None:
-        return run_hydra(request.hydra_argv())
-    return _run_one(composed, request)
+    return _run_one(composer, request)
 
 
-def _run_one(composed: Composed, request: Request) -> int:
-    from optexp.config.launch import claimed_directory, run_hydra
+def _run_one(composer: Composer, request: Request) -> int:
+    from optexp.config.launch import claimed_directory, run_in_hydra
     from optexp.tasks import prepare
 
+    words = request.words
+    composed = composer.compose(words)
     task = prepare(composed)
-    command = ["optexp", *request.words]
+    command = ["optexp", *words]
     if request.flags.dry_run:
         print(f"ok: {shlex.join(command)}")
         return Exit.DONE
     directory = claimed_directory(composed, "hydra.run.dir")
-    return run_hydra(
-        [*request.hydra_argv(), directory.override],
-        lambda: int(task.run(directory.path, command, request.words).exit_status),
+    result = run_in_hydra(
+        composer, [*words, directory.override], lambda: task.run(directory.path, command, words)
     )
+    return int(result.exit_status)

@@ -30,9 +30,9 @@ class StorageError(Exception):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return `"; did you mean 'x'?"` for the choice closest to `word`, or an empty string when none is close."""
+    """Return `" (did you mean 'x'?)"` for the choice closest to `word`, or an empty string when none is close."""
     matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f"; did you mean '{matches[0]}'?" if matches else ""
+    return f" (did you mean '{matches[0]}'?)" if matches else ""
 
 
 def listed(choices: Iterable[str]) -> str:

@@ -17,11 +17,14 @@ def import_torchvision() -> ModuleType:
     try:
         return importlib.import_module("torchvision")
     except ModuleNotFoundError as error:
-        raise BadInput(f"torchvision cannot be imported: no module named '{error.name}'; install torchvision") from None
+        raise BadInput(
+            f"torchvision cannot be imported: no module named '{error.name}'; pip install torchvision"
+        ) from None
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
         # A foreign build shows as a missing operator (RuntimeError), symbol (ImportError, OSError) or name.
-        versions = " and ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision"))
-        reason = str(error).strip().splitlines()[0]
+        torch, torchvision = metadata.version("torch"), metadata.version("torchvision")
+        minor = 15 + int(torch.split(".")[1])  # torch 2.N belongs to torchvision 0.(15 + N)
         raise BadInput(
-            f"torchvision cannot be imported: {versions} do not fit together ({reason}); install a matching pair"
+            f"torchvision {torchvision} does not load with torch {torch} ({str(error).strip().splitlines()[0]}); "
+            f"install the pair: pip install torch=={torch.split('+')[0]} 'torchvision==0.{minor}.*'"
         ) from None

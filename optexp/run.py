@@ -98,6 +98,7 @@ def _new_record(training: Training, path: Path, command: Sequence[str], override
     info = {
         "seed": config["seed"],
         "overrides": list(overrides),
+        "choices": {group: choice for group, choice in training.choices.items() if not group.startswith("hydra/")},
         "config_hash": provenance.config_hash(config),
         "total_steps": training.plan.total_steps,
         "device": describe(training.device),

@@ -18,6 +18,6 @@ def lend_packages(environment: Path, *options: str) -> Path:
 
 
 def clean_environ(**variables: str) -> dict[str, str]:
-    """Return this process's variables without those that steer Python, pip, pytest and optexp, and with `variables`."""
-    steering = ("PIP_", "PYTHON", "OPTEXP_", "PYTEST_", "VIRTUAL_ENV", "HYDRA_")
+    """Return this process's variables without those that steer Python, pytest and optexp, and with `variables`."""
+    steering = ("PYTHON", "OPTEXP_", "PYTEST_", "VIRTUAL_ENV", "HYDRA_")
     return {name: value for name, value in os.environ.items() if not name.startswith(steering)} | variables

@@ -23,4 +23,4 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise BadInput in place of printing the usage and exiting."""
-        raise BadInput(f"{self.prog}: {message}; see {self.prog} --help")
+        raise BadInput(f"{message}; see {self.prog} --help")

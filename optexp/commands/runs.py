@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from optexp.commands import Parser
-from optexp.records.console import STATUS_STYLES, is_live, relative
+from optexp.records.console import STATUS_STYLES, relative
 from optexp.records.numbers import duration, measured, setting
 from optexp.records.reading import Run, find_runs
-from optexp.report.tables import Column, print_table
+from optexp.report.tables import Column, print_table, table_width, terminal_width
 
 DEFAULT_FOLDER = Path("outputs")
-
-
-def _number(value: float | None) -> str:
-    return "nan" if value is None else measured(value)
 
 
 COLUMNS = (
@@ -30,8 +27,8 @@ COLUMNS = (
     Column("optimizer", optional=2),
     Column("lr", numeric=True, optional=1),
     Column("steps", text=str, numeric=True, optional=6),
-    Column("val/loss", text=_number, numeric=True),
-    Column("val/accuracy", title="val/acc", text=_number, numeric=True),
+    Column("val/loss", text=measured, numeric=True),
+    Column("val/accuracy", title="val/acc", text=measured, numeric=True),
     Column("time", text=duration, numeric=True, optional=7),
     Column("started", optional=8),
 )
@@ -53,8 +50,7 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         print(json.dumps([_finite(_record(run)) for run in runs], indent=2, ensure_ascii=False))
     elif runs:
-        left_out = print_table([_row(run) for run in runs], COLUMNS)
-        _print_footer(runs, folder, left_out)
+        _print_runs(runs, folder)
     else:
         print(f"no runs in {folder} yet; optexp makes one, optexp --help says how to choose what it trains")
     return 0
@@ -94,9 +90,17 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _print_footer(runs: Sequence[Run], folder: Path, left_out: Sequence[Column]) -> None:
+def _print_runs(runs: Sequence[Run], folder: Path) -> None:
+    """Print the table, and how many runs there are. Where paths leave too little room they stand above their runs."""
+    rows = [_row(run) for run in runs]
+    if table_width(rows, COLUMNS) <= terminal_width():
+        left_out = print_table(rows, COLUMNS)
+    else:
+        split = [os.path.split(row["run"]) for row in rows]
+        rows = [row | {"folder": above, "run": f"  {name}"} for row, (above, name) in zip(rows, split, strict=True)]
+        left_out = print_table(rows, COLUMNS, group_by="folder")
     counts = Counter(run.status for run in runs)
     statuses = ", ".join(f"{counts[status]} {status.replace('_', ' ')}" for status in STATUS_STYLES if counts[status])
     print(f"\n{setting(len(runs))} run{'s' * (len(runs) > 1)} in {folder}: {statuses}")
-    if left_out and is_live():
+    if left_out:
         print(f"a wider terminal also shows: {', '.join(column.heading for column in left_out)}")

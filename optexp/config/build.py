@@ -86,13 +86,17 @@ def check_arguments(
     ]
     hints = _type_hints(target)
     named = getattr(target, "__name__", str(target))
+    surplus = [] if takes_any else [name for name in given if name not in takes]
+    if surplus:
+        first = surplus[0]
+        words = listed(f"'{name}'" for name in surplus)
+        drop = " ".join(f"~{group}.{name}" for name in surplus)
+        source = f" (set by {origin}; {drop} drops it)" if origin else ""
+        raise BadInput(
+            f"{group}.{first}={given[first]}: {named} takes no {words}{nearest(first, takes)}{source}; "
+            f"it takes {listed(takes) or 'no arguments'}"
+        )
     for name, value in given.items():
-        if name not in takes and not takes_any:
-            source = f" (set by {origin}; ~{group}.{name} drops it)" if origin else ""
-            raise BadInput(
-                f"{group}.{name}={value}: {named} takes no '{name}'{nearest(name, takes)}{source}; "
-                f"it takes {listed(takes) or 'no arguments'}"
-            )
         if name in hints and not values.fits(value, hints[name]):
             raise BadInput(f"{group}.{name}={value}: allowed is {values.allowed(hints[name])}")
         if isinstance(value, dict) and "_target_" in value:

@@ -24,7 +24,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from optexp.config import resolvers
 from optexp.errors import BadInput, listed, nearest
@@ -44,12 +44,12 @@ class Composed:
 class Composer:
     """Composes runs and sweep members from override words. Raises BadInput for whatever Hydra would refuse."""
 
-    def __init__(self, config_dir: str | None = None, searchpath: Sequence[str] = (), multirun: bool = False) -> None:
-        """`config_dir` is the user's own folder of groups; `searchpath` words are `hydra.searchpath=…` overrides."""
+    def __init__(self, config_dir: str | None = None, multirun: bool = False) -> None:
+        """`config_dir` is the user's own folder of groups."""
         resolvers.register()
         self.multirun = multirun
         self._bases: dict[tuple[str, ...], DictConfig] = {}
-        self._searchpath = list(searchpath)
+        self._searchpath: list[str] = []
         if config_dir is not None:
             if not Path(config_dir).is_dir():
                 raise BadInput(f"--config-dir {config_dir}: no such folder")
@@ -85,10 +85,14 @@ class Composer:
             raise BadInput(f"{swept[0].input_line}: several values make a sweep; add -m, or quote the value")
         return False
 
-    def members(self, words: Sequence[str]) -> list[list[str]]:
-        """Expand sweep overrides (choices, ranges, globs) into the override words of each member, in Hydra's order."""
+    def fixed(self, words: Sequence[str]) -> list[str]:
+        """Return the words that give a key one value, the same for all members of a sweep."""
+        return [str(override.input_line) for override in self.parse(words) if not override.is_sweep_override()]
+
+    def members(self, words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+        """Expand sweep words into the override words of each member; see `expand`."""
         try:
-            return BasicSweeper.split_arguments(self.parse(words), max_batch_size=None)[0]
+            return expand(self.parse(words))
         except HydraException as error:
             raise BadInput(_first_line(error)) from None
 
@@ -101,15 +105,15 @@ class Composer:
         for override in overrides:
             if not self._is_group(override):
                 self._apply(override, cfg)
-        try:
-            config = OmegaConf.to_container(
-                OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), resolve=True, throw_on_missing=True
-            )
-        except OmegaConfBaseException as error:
-            raise BadInput(self._missing_or_unresolved(error)) from None
-        assert isinstance(config, dict)
-        choices = dict(cfg.hydra.runtime.choices)
-        return Composed({str(key): value for key, value in config.items()}, choices, list(words), cfg.hydra)
+        config = plain(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+        return Composed(config, dict(cfg.hydra.runtime.choices), list(words), cfg.hydra)
+
+    def with_hydra(self, words: Sequence[str], mode: RunMode) -> DictConfig:
+        """Return Hydra's own composition of a checked request, for Hydra's own use."""
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        overrides = [*self._searchpath, *words]
+        return hydra.compose_config("config", overrides, run_mode=mode, from_shell=False, with_log_configuration=False)
 
     def _base(self, groups: Sequence[Override]) -> DictConfig:
         words = tuple(str(override.input_line) for override in groups)
@@ -131,7 +135,7 @@ class Composer:
 
     def _is_group(self, override: Override) -> bool:
         name = override.key_or_group
-        return not name.startswith("hydra.") and "." not in name and self.loader.group_exists(name)
+        return "." not in name and bool(self.loader.get_group_options(name))
 
     def groups(self) -> list[str]:
         """Return the names of the config groups a user may choose from."""
@@ -184,11 +188,24 @@ class Composer:
         taker = f"{parent}={choice}" if choice else parent
         return f"{key}={value}: {taker} takes no '{leaf}'{nearest(leaf, keys)}; it takes {listed(keys)}"
 
-    def _missing_or_unresolved(self, error: OmegaConfBaseException) -> str:
-        key = getattr(error, "full_key", None) or ""
-        if "Missing mandatory value" in str(error):
-            return f"{key} must be set: add {key}=… to the command line"
-        return f"{key}: {_first_line(error)}"
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return a configuration with everything resolved, as plain values; raises BadInput for what is not set."""
+    try:
+        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "config"
+        if isinstance(error, MissingMandatoryValue):
+            raise BadInput(f"{key} must be set: add {key}=… to the command line") from None
+        raise BadInput(f"{key}: {_first_line(error)}") from None
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def expand(overrides: Sequence[Override]) -> tuple[list[list[str]], list[str]]:
+    """Expand sweep overrides (choices, ranges, globs) into (words of each member, swept keys), in Hydra's order."""
+    swept = [override.key_or_group for override in overrides if override.is_sweep_override()]
+    return BasicSweeper.split_arguments(list(overrides), max_batch_size=None)[0], list(dict.fromkeys(swept))
 
 
 def quoted(text: str) -> str:

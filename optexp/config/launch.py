@@ -6,16 +6,22 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from hydra.core.plugins import Plugins
+from hydra.core.utils import run_job
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
 
-from optexp.config.compose import Composed, quoted
+from optexp.config.compose import Composed, Composer, quoted
 from optexp.errors import BadInput, Exit
 from optexp.help import shipped_folder
 from optexp.records.run_directory import RUN_FILE, claim
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,33 +51,46 @@ def claimed_directory(composed: Composed, key: str) -> Directory:
     return Directory(path, f"{key}={quoted(str(path.resolve()))}")
 
 
-def run_hydra(argv: Sequence[str], job: Callable[[], int] | None = None) -> int:
-    """Run Hydra's own command line with `argv`; for a single run, `job` is what it runs. Returns the exit status.
+def run_in_hydra(composer: Composer, words: Sequence[str], job: Callable[[], T]) -> T:
+    """Run `job` as Hydra runs a job: in `hydra.run.dir`, with logging, callbacks and HydraConfig set up.
 
-    What the job raises is raised here, past Hydra, which would print a traceback of its own.
+    What the job raises is raised here.
     """
-    raised: list[BaseException] = []
-    status: list[int] = [Exit.DONE]
-
-    def task(config: Any) -> None:
-        try:
-            if job is not None:
-                status[0] = job()
-        except Exception as error:  # noqa: BLE001 - raised again below
-            raised.append(error)
-
-    _main(task, argv)
-    if raised:
-        raise raised[0]
-    return status[0]
-
-
-def run_hydra_sweep(argv: Sequence[str], member: Callable[[Any], float]) -> None:
-    """Run Hydra's multirun with `argv`; `member` must be a module's function, for launchers that start processes."""
-    _main(member, argv)
+    cfg = composer.with_hydra(words, RunMode.RUN)
+    callbacks = Callbacks(cfg)
+    callbacks.on_run_start(config=cfg, config_name="config")
+    context = HydraContext(config_loader=composer.loader, callbacks=callbacks)
+    ended = run_job(
+        task_function=lambda config: job(),
+        config=cfg,
+        job_dir_key="hydra.run.dir",
+        job_subdir_key=None,
+        hydra_context=context,
+    )
+    callbacks.on_run_end(config=cfg, config_name="config", job_return=ended)
+    result: T = ended.return_value
+    return result
 
 
-def _main(task: Callable[[Any], Any], argv: Sequence[str]) -> None:
+def launch_sweep(
+    composer: Composer, words: Sequence[str], jobs: Sequence[Sequence[str]], member: Callable[[DictConfig], float]
+) -> None:
+    """Give all jobs (override words of each) to the chosen Hydra launcher, which calls `member` for each.
+
+    `words` are the overrides that all jobs share; `member` is a module's function, because launchers may start
+    processes. Hydra's own sweeper is not used: it would compose every job twice, at 50 ms each, before the first runs.
+    """
+    cfg = composer.with_hydra(words, RunMode.MULTIRUN)
+    callbacks = Callbacks(cfg)
+    callbacks.on_multirun_start(config=cfg, config_name="config")
+    context = HydraContext(config_loader=composer.loader, callbacks=callbacks)
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=member, config=cfg)
+    launcher.launch([list(job) for job in jobs], initial_job_idx=0)
+    callbacks.on_multirun_end(config=cfg, config_name="config")
+
+
+def hydra_command_line(argv: Sequence[str], task: Callable[[Any], Any] = lambda config: None) -> int:
+    """Run Hydra's own command line: for `--cfg`, `--info`, completion, and sweepers that are not ours."""
     GlobalHydra.instance().clear()
     before = sys.argv
     sys.argv = ["optexp", *argv]
@@ -79,3 +98,4 @@ def _main(task: Callable[[Any], Any], argv: Sequence[str]) -> None:
         hydra.main(config_path=str(shipped_folder()), config_name="config", version_base="1.3")(task)()
     finally:
         sys.argv = before
+    return Exit.DONE

@@ -6,9 +6,8 @@ A data set is put on the training device once and batches are gathered there. Im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from weakref import WeakValueDictionary
 
 import torch
@@ -55,40 +54,41 @@ class TrainBatches:
         self._seed = seed
         self._augmented = dataset.kind == "images" and bool(dataset.augmentation.crop or dataset.augmentation.flip)
         self._store = _stored(dataset, dataset.train, torch.device(device), dataset.augmentation.crop)
-        # A batch needs at most two epochs: the current one and, when it straddles their border, the next.
-        self._order = lru_cache(maxsize=2)(self._order_of)
-        self._starts = lru_cache(maxsize=2)(self._starts_of)
+        self._epochs: dict[int, Tensor] = {}
 
     def sample_ids(self, step: int) -> Tensor:
         """Return the samples (int64 [B]) of optimizer step `step`, counted from 0."""
-        return self._cut(step, self._order)
+        positions = self._positions(step)
+        return positions // self._dataset.input_shape[0] if self._dataset.kind == "tokens" else positions
 
     def take(self, step: int) -> Batch:
         """Return the batch of optimizer step `step`, counted from 0."""
-        store = self._store
+        store, positions = self._store, self._positions(step)
         if self._dataset.kind == "tokens":
-            return store.windows(self._cut(step, self._starts))
-        ids = self._cut(step, self._order)
-        inputs, targets = self._changed(ids, step) if self._augmented else store.gather(ids)
+            return store.windows(positions)
+        inputs, targets = self._changed(positions, step) if self._augmented else store.gather(positions)
         return Batch(store.ready(inputs), targets)
 
-    def _cut(self, step: int, of_epoch: Callable[[int], Tensor]) -> Tensor:
-        """Return positions [step * B, (step + 1) * B) of the concatenation of `of_epoch(0)`, `of_epoch(1)`, ..."""
+    def _positions(self, step: int) -> Tensor:
+        """Return where the samples of a step are stored: their rows or, for tokens, the starts of their windows."""
         epoch, start = divmod(step * self.batch_size, self.num_samples)
         end = start + self.batch_size
-        current = of_epoch(epoch)
+        current = self._epoch(epoch)
         if end <= self.num_samples:
             return current[start:end]
-        return torch.cat([current[start:], of_epoch(epoch + 1)[: end - self.num_samples]])
+        return torch.cat([current[start:], self._epoch(epoch + 1)[: end - self.num_samples]])
 
-    def _order_of(self, epoch: int) -> Tensor:
-        order = torch.randperm(self.num_samples, generator=streams.generator(self._seed, "order", epoch))
-        return _sent(order, self._store.home)
-
-    def _starts_of(self, epoch: int) -> Tensor:
-        length = self._dataset.input_shape[0]
-        shift = int(torch.randint(length, (), generator=streams.generator(self._seed, "window", epoch)))
-        return self._order(epoch) * length + shift
+    def _epoch(self, epoch: int) -> Tensor:
+        """Return the positions of all samples in the order of an epoch, kept while it or a neighbour is in use."""
+        if epoch not in self._epochs:
+            order = torch.randperm(self.num_samples, generator=streams.generator(self._seed, "order", epoch))
+            if self._dataset.kind == "tokens":
+                length = self._dataset.input_shape[0]
+                shift = torch.randint(length, (), generator=streams.generator(self._seed, "window", epoch))
+                order = order * length + shift
+            neighbours = {near: kept for near, kept in self._epochs.items() if abs(near - epoch) == 1}
+            self._epochs = neighbours | {epoch: _sent(order, self._store.home)}
+        return self._epochs[epoch]
 
     def _changed(self, ids: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Gather images [B, H, W, C] at a random shift, half of them mirrored, by one gather of single pixels."""
@@ -211,12 +211,12 @@ class _Store:
         return inputs.permute(0, 3, 1, 2) if self._images else inputs
 
 
-_stores: WeakValueDictionary[tuple[int, str, int], _Store] = WeakValueDictionary()
+_stores: WeakValueDictionary[tuple[object, ...], _Store] = WeakValueDictionary()
 
 
 def _stored(dataset: Dataset, split: Split, device: torch.device, padding: int) -> _Store:
     """Return the store of a split on a device: all who use the same data set in one process share its memory."""
-    name = (id(split), str(device), padding)
+    name = (id(split), str(device), padding, dataset.kind, dataset.input_shape, dataset.mean, dataset.std)
     store = _stores.get(name)
     if store is None:
         store = _stores[name] = _Store(dataset, split, device, padding)
@@ -232,7 +232,7 @@ def _fits(tensor: Tensor, device: torch.device) -> bool:
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a host tensor to the device without making the host wait for it."""
-    if device.type == "cuda" and not tensor.is_pinned():
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    """Copy a host tensor to the device; to CUDA without making the host wait for it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from optexp.errors import BadInput, StorageError
+from optexp.records.files import write_atomically
 
 Tree = dict[str, Any]
 _TENSOR = "__tensor__"
@@ -78,12 +78,12 @@ class Checkpoints:
         manifest = {"format": 1, "step": step, "file": file, "bytes": len(data), "sha256": digest}
         try:
             self.folder.mkdir(exist_ok=True)
-            _write(self.folder / file, data)
+            write_atomically(self.folder / file, data)
             for name in names:
                 target = self.folder / f"{name}.json"
                 if name == "last" and target.exists():
-                    _write(self.folder / "previous.json", target.read_bytes())
-                _write(target, json.dumps(manifest, indent=1).encode())
+                    write_atomically(self.folder / "previous.json", target.read_bytes())
+                write_atomically(target, json.dumps(manifest, indent=1).encode())
             self._delete_unnamed()
         except OSError as error:
             raise StorageError(f"cannot write the checkpoint to {self.folder}: {error.strerror or error}") from error
@@ -128,21 +128,6 @@ def read(manifest: Path) -> tuple[int, Tree]:
     header_size = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + header_size])["__metadata__"]
     return int(metadata["step"]), unpack(json.loads(metadata["tree"]), safetensors.torch.load(data))
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file so that, whatever happens, either the old or the new content is found under its name."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def weights_of(path: Path) -> tuple[str, dict[str, Tensor]]:

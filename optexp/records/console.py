@@ -99,7 +99,7 @@ class Console:
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Remove the live panel; what happened stays to be said by `result_table`."""
-        if self._live is not None and not self._silent:
+        if self._live is not None:
             try:
                 self._live.stop()
             except OSError:
@@ -120,7 +120,8 @@ class Console:
     def _fall_silent(self) -> None:
         """Nobody listens any more (a closed terminal, `| head`): write into nothing from here on."""
         self._silent = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
     def _position(self) -> tuple[str, str]:
         """Return `step 640/1000` and `epoch 3.2/5`, both as wide at the start as at the end."""
@@ -227,8 +228,8 @@ def _metrics_table(metrics: Mapping[str, float | None], baselines: Mapping[str, 
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for split in splits:
-        values = (metrics.get(f"{split}/{name}", "") for name in names)
-        table.add_row(split, *(("nan" if v is None else v if isinstance(v, str) else measured(v)) for v in values))
+        tags = [f"{split}/{name}" for name in names]
+        table.add_row(split, *(measured(metrics[tag]) if tag in metrics else "" for tag in tags))
     for name, value in baselines.items():
         table.add_row(name, *(measured(value) if metric == "loss" else "" for metric in names), style="dim")
     return table

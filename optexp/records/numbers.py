@@ -7,10 +7,13 @@ import re
 from typing import Any
 
 
-def measured(value: float | int | None) -> str:
-    """Return a measurement with about four significant digits: `0.0713`, `1.5302`, `12,431`, `3.20e-05`, `nan`."""
+def measured(value: float | None) -> str:
+    """Return a measurement with about four significant digits: `0.0713`, `1.5302`, `12,431`, `3.20e-05`.
+
+    What is not a number is `nan`, and so is None: that is how the records write it, JSON having no word for it.
+    """
     if value is None:
-        return "-"
+        return "nan"
     if isinstance(value, int):
         return f"{value:,}"
     size = abs(value)
@@ -34,10 +37,8 @@ def setting(value: Any) -> str:
     return str(value)
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float) -> str:
     """Return a time span in two units at most: `8.4 s`, `1 min 23 s`, `2 h 05 min`, `3 d 4 h`."""
-    if seconds is None:
-        return "-"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, second = divmod(round(seconds), 60)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from optexp.errors import BadInput, StorageError
+from optexp.records.files import write_atomically
 from optexp.records.provenance import is_alive, this_process
 
 RUN_FILE = "run.json"
@@ -91,7 +91,7 @@ class RunRecord:
         try:
             if (path / RUN_FILE).exists():
                 raise FileExistsError
-            _replace(path / CONFIG_FILE, CONFIG_HEADER + config_text(config))
+            write_atomically(path / CONFIG_FILE, (CONFIG_HEADER + config_text(config)).encode())
             # run.json comes last, because a directory is a run once it has one, and exclusively, so that two
             # processes given the same directory cannot both own it.
             with (path / RUN_FILE).open("x", encoding="utf-8") as file:
@@ -133,7 +133,7 @@ class RunRecord:
         """Change fields and rewrite `run.json` as a whole: a reader sees the old or the new, never a part."""
         self.info.update(fields)
         try:
-            _replace(self.path / RUN_FILE, _json(self.info))
+            write_atomically(self.path / RUN_FILE, _json(self.info).encode())
         except OSError as error:
             raise StorageError(f"{self.path / RUN_FILE}: {error.strerror}") from error
 
@@ -186,13 +186,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file through a temporary one that is on the disk before it takes the name."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -1,7 +1,6 @@
 """What is computed with a config, one task per file.
 
-A task is a class `X` in `optexp/tasks/x.py`, made from (config, engine settings, origin of surplus keys), which raises
-BadInput for whatever cannot run before anything is on disk, and has `run(path, command, overrides, member)`.
+A task is a class `X` in `optexp/tasks/x.py`, made from (composed configuration, engine settings), which raises BadInput for whatever cannot run before anything is on disk, and has `run(path, command, overrides, member)`.
 `conf/task/x.yaml` names it and the config groups it reads.
 """
 
@@ -16,6 +15,7 @@ from optexp.config.check import check
 
 if TYPE_CHECKING:
     from optexp.config.compose import Composed
+    from optexp.config.schema import Engine
     from optexp.run import Result
 
 
@@ -26,11 +26,15 @@ class Task(Protocol):
         """Run in the directory `path` and leave a record of it there."""
 
 
+def check_composed(composed: Composed) -> Engine:
+    """Check a configuration as far as this is possible without torch; returns its engine settings."""
+    overridden = [word.lstrip("+~").partition("=")[0] for word in composed.overrides]
+    return check(composed.config, composed.choices, overridden)
+
+
 def prepare(composed: Composed) -> Task:
     """Check a configuration and prepare its task. torch is imported only after the cheap checks have passed."""
-    experiment = composed.choices.get("experiment")
-    overridden = [word.lstrip("+~").partition("=")[0] for word in composed.overrides]
-    engine = check(composed.config, composed.choices, overridden)
+    engine = check_composed(composed)
     name = composed.config["task"]["name"]
     task = getattr(import_module(f"optexp.tasks.{name}"), name.title().replace("_", ""))
-    return cast(Task, task(composed.config, engine, f"experiment={experiment}" if experiment else ""))
+    return cast(Task, task(composed, engine))

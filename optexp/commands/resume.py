@@ -1,0 +1,37 @@
+"""`optexp resume DIR`: go on with an interrupted run from its last checkpoint, in the same directory."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from optexp.config.check import check
+from optexp.errors import BadInput, Exit
+from optexp.records.reading import read_run
+
+
+def main(argv: list[str]) -> int:
+    """Resume a run; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="optexp resume",
+        description="Go on with an interrupted, failed or diverged run from its last checkpoint. On a CPU the result "
+        "is, bit for bit, that of a run that was never interrupted.",
+    )
+    parser.add_argument("dir", type=Path, metavar="DIR", help="the run directory")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="your own package to import")
+    options = parser.parse_args(argv)
+    run = read_run(options.dir)
+    if run.status in ("completed", "early_stopped"):
+        print(f"nothing to resume: the run is {run.status.replace('_', ' ')} after {run.last_step} steps")
+        return Exit.DONE
+    if run.status == "running":
+        raise BadInput(f"{options.dir}: is still running (process {run.info['process']['pid']})")
+    choices = run.info.get("choices") or {}
+    config = {**run.config, "trust": options.trust}
+    engine = check(config, choices)
+
+    from optexp.assemble import assemble  # only now torch is needed
+    from optexp.run import execute
+
+    command = ["optexp", "resume", *argv]
+    return int(execute(assemble(config, engine, choices), options.dir, command, resume=True).exit_status)

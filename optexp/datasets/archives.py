@@ -1,0 +1,121 @@
+"""Image sets in their official archives, read (and downloaded, when asked for) by torchvision's own readers."""
+
+from __future__ import annotations
+
+import fcntl
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optexp import streams
+from optexp.datasets.base import Augmentation, Dataset, Split
+from optexp.datasets.details import channel_statistics, check_fractions, described
+from optexp.errors import BadInput
+
+_BROKEN = (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, pickle.UnpicklingError)
+"""What torchvision's readers raise for files that are missing, incomplete or damaged."""
+
+
+def archive(
+    name: str, reader: str, root: str, download: bool, val_fraction: float, split_seed: int, augmentation: Augmentation
+) -> Dataset:
+    """Return the set that the class `reader` of torchvision.datasets reads, as uint8 images.
+
+    The official test part is the test split; the validation split is drawn from the training part by `split_seed`.
+    Raises BadInput when the files are not there and `download` is false, when the download fails, or when
+    torchvision does not fit the installed torch.
+    """
+    check_fractions(val_fraction)
+    readers = torchvision_datasets(name)
+    official_train, official_test = _read(getattr(readers, reader), reader, Path(root).expanduser(), download)
+    images, labels = _tensors(official_train)
+    num_val = round(len(images) * val_fraction)
+    if not 0 < num_val < len(images):
+        raise BadInput(f"dataset.val_fraction={val_fraction}: leaves an empty split of {len(images)} samples")
+    order = torch.randperm(len(images), generator=streams.generator(split_seed, "split"))
+    held_out, kept = order[:num_val].sort().values, order[num_val:].sort().values
+    train, val = Split(images[kept], labels[kept]), Split(images[held_out], labels[held_out])
+    test = Split(*_tensors(official_test))
+    mean, std = channel_statistics(train.inputs)
+    classes = list(official_train.classes)
+    return Dataset(
+        name=name,
+        kind="images",
+        objective="classification",
+        input_shape=tuple(images.shape[1:]),
+        num_outputs=len(classes),
+        train=train,
+        val=val,
+        test=test,
+        mean=mean,
+        std=std,
+        augmentation=augmentation,
+        details=described(f"torchvision.datasets.{reader}", train, val, test, split_seed=split_seed, classes=classes),
+    )
+
+
+def torchvision_datasets(name: str) -> ModuleType:
+    """Import torchvision.datasets (1.4 s). Raises BadInput with the repair when it does not fit the installed torch."""
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+        # Since 2.0, torch 2.N belongs to torchvision 0.(15 + N). A wrong pair fails in various ways while it loads.
+        ours = torch.__version__.split("+")[0]
+        try:
+            theirs = "torchvision " + metadata.version("torchvision")
+        except metadata.PackageNotFoundError:
+            theirs = "no torchvision"
+        minor = 15 + int(ours.split(".")[1])
+        raise BadInput(
+            f"dataset={name} needs torchvision, but {theirs} with torch {ours} does not load "
+            f"({_last_line(error)}); install a matching pair: pip install torch=={ours} 'torchvision==0.{minor}.*'"
+        ) from error
+    return datasets
+
+
+def _read(reader: Any, name: str, root: Path, download: bool) -> tuple[Any, Any]:
+    """Return the training and the test part, downloading them only when they are not there."""
+    try:
+        return reader(root, train=True), reader(root, train=False)
+    except _BROKEN as error:
+        if not download:
+            raise BadInput(
+                f"dataset.root={root}: holds no intact copy of {name}; set dataset.root to the folder of a copy "
+                "or dataset.download=true"
+            ) from error
+    try:
+        with _only_one(root):
+            return reader(root, train=True, download=True), reader(root, train=False)
+    except _BROKEN as error:
+        raise BadInput(
+            f"dataset.download=true: {name} could not be downloaded to {root} or read there ({_last_line(error)}); "
+            "without a network, set dataset.root to the folder of an existing copy"
+        ) from error
+
+
+@contextmanager
+def _only_one(root: Path) -> Iterator[None]:
+    """Let one process at a time download to `root`: the members of a sweep all start with the same request."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".download.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _tensors(part: Any) -> tuple[Tensor, Tensor]:
+    """Return uint8 images [N, C, H, W] and int64 labels [N] of a part read by torchvision."""
+    pixels = torch.as_tensor(part.data)
+    images = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return images, torch.as_tensor(part.targets, dtype=torch.int64)
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the last line of an error's text: where readers that tried several sources put the reason."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

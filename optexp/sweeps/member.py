@@ -1,0 +1,47 @@
+"""One member of a sweep, as Hydra launchers call it: in this process, in another, or on another machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from optexp.config.compose import Composed, plain
+from optexp.errors import BadInput, StorageError
+from optexp.records.provenance import config_hash
+from optexp.records.run_directory import RunRecord
+from optexp.sweeps.record import SweepRecord
+from optexp.tasks import prepare
+
+
+def run_member(cfg: DictConfig) -> float:
+    """Run the task of a composed member in its output directory; return the value a sweeper minimizes.
+
+    That is the best val/loss, infinite when the member diverged or failed: both are results and not exceptions, so
+    that no launcher or sweeper gives up the other members. Only an interruption ends the sweep.
+    """
+    hydra = HydraConfig.get()
+    path = Path(hydra.runtime.output_dir)
+    overrides = [str(word) for word in hydra.overrides.task]
+    composed = Composed(plain(cfg), dict(hydra.runtime.choices), overrides, HydraConfig.instance().cfg)
+    command = ["optexp", *overrides]
+    title = _title(path, int(hydra.job.num))
+    try:
+        result = prepare(composed).run(path, command, overrides, member=title)
+    except (BadInput, StorageError) as error:
+        info = {"seed": composed.config["seed"], "overrides": overrides, "config_hash": config_hash(composed.config)}
+        RunRecord.create(path, composed.config, command, info).finish("failed", str(error))
+        print(f"{title}  failed  {error}", flush=True)
+        return float("inf")
+    if result.status == "interrupted":
+        raise SystemExit(result.exit_status)
+    return result.objective
+
+
+def _title(path: Path, number: int) -> str:
+    try:
+        total = len(SweepRecord.read(path.parent).members)
+    except OSError:  # a sweeper that is not ours decides as it goes how many members there will be
+        return f"[{number + 1}] {path.name}"
+    return f"[{number + 1}/{total}] {path.name.partition('-')[2]}"

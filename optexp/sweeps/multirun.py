@@ -1,0 +1,112 @@
+"""A sweep from the command line: compose and check every member, run them through Hydra, summarize what came out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from optexp.config.compose import Composed, Composer, quoted
+from optexp.config.launch import claimed_directory, hydra_command_line, launch_sweep
+from optexp.errors import BadInput, Exit
+from optexp.sweeps.member import run_member
+from optexp.sweeps.record import MemberRecord, SweepRecord, member_directory
+from optexp.sweeps.summary import collect, summarize
+from optexp.tasks import check_composed, prepare
+
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+def run_sweep(composer: Composer, words: Sequence[str], argv: Sequence[str], dry_run: bool) -> int:
+    """Run the sweep that the override words describe; `argv` is the same request in Hydra's form.
+
+    Every member is composed and checked before anything is created. Returns the exit status: 0 also when members
+    diverged (that is data), MEMBERS_FAILED when some failed, 128 + signal when interrupted.
+    """
+    base = composer.compose(composer.fixed(words))
+    foreign = base.hydra.sweeper._target_ != BASIC_SWEEPER
+    # A sweeper of somebody else's decides as it goes; what it asks for is checked member by member.
+    members, swept = ([], []) if foreign else composer.members([*_words_from_files(base), *words])
+    composed = [_composed(composer, member) for member in members]
+    _prepare_one_of_each_kind(composed or [base])
+    if dry_run:
+        for member in members:
+            print(f"ok: {shlex.join(['optexp', *member])}")
+        print(f"{len(members)} members, nothing trained")
+        return Exit.DONE
+    directory = claimed_directory(base, "hydra.sweep.dir")
+    record = SweepRecord(["optexp", "-m", *words], swept, _records(members, composed, swept))
+    record.write(directory.path)
+    print(f"sweep of {len(members) or 'unknown'} members in {directory.path}", flush=True)
+    status = int(Exit.DONE)
+    try:
+        if foreign:
+            hydra_command_line([*argv, directory.override], run_member)
+        else:
+            shared = [*composer.fixed(words), directory.override]
+            launch_sweep(composer, shared, _jobs(record), run_member)
+    except (SystemExit, KeyboardInterrupt) as stop:
+        status = int(stop.code or 0) if isinstance(stop, SystemExit) else int(Exit.SIGINT)
+    finally:
+        record = collect(directory.path, record)
+        record.status = "interrupted" if status else "completed"
+        record.write(directory.path)
+        summarize(directory.path, record)
+    if status == 0 and any(member.status not in ("completed", "early_stopped", "diverged") for member in record.members):
+        return Exit.MEMBERS_FAILED
+    return status
+
+
+def _jobs(record: SweepRecord) -> list[list[str]]:
+    return [[*member.overrides, f"hydra.sweep.subdir={quoted(member.directory)}"] for member in record.members]
+
+
+def _words_from_files(base: Composed) -> list[str]:
+    params = base.hydra.sweeper.params or {}
+    return [f"{key}={value}" for key, value in params.items()]
+
+
+def _composed(composer: Composer, words: Sequence[str]) -> Composed:
+    composed = composer.compose(words)
+    try:
+        check_composed(composed)
+    except BadInput as error:
+        raise BadInput(f"{error} (member {shlex.join(words)})") from None
+    return composed
+
+
+def _prepare_one_of_each_kind(members: Sequence[Composed]) -> None:
+    """Build data, model and optimizer of one member of each kind, where a kind is all but numbers and seeds."""
+    seen = set()
+    for composed in members:
+        config = composed.config
+        parts: list[Any] = [config["model"], config["dataset"], config["engine"], config["task"]]
+        parts += [sorted(config["optimizer"]), config["optimizer"]["_target_"], config["schedule"]["_target_"]]
+        kind = json.dumps(parts, sort_keys=True, default=str)
+        if kind not in seen:
+            seen.add(kind)
+            prepare(composed)
+
+
+def _records(
+    members: Sequence[Sequence[str]], composed: Sequence[Composed], swept: Sequence[str]
+) -> list[MemberRecord]:
+    return [
+        MemberRecord(number, list(words), member_directory(number, words, swept), _values(member, swept))
+        for number, (words, member) in enumerate(zip(members, composed, strict=True))
+    ]
+
+
+def _values(member: Composed, swept: Sequence[str]) -> dict[str, Any]:
+    """Return the values of the swept keys as configured; for a group, which choice was made."""
+    values = {}
+    for key in swept:
+        found = OmegaConf.select(OmegaConf.create(member.config), key) if key not in member.choices else None
+        values[key] = member.choices[key] if key in member.choices else found
+        if OmegaConf.is_config(values[key]):
+            values[key] = OmegaConf.to_container(values[key])
+    return values
+

@@ -1,0 +1,57 @@
+"""`sweep.json`: which members a sweep has, with their overrides, directories and how each ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optexp.config.resolvers import member_slug
+from optexp.errors import StorageError
+from optexp.records.files import write_atomically
+
+SWEEP_FILE = "sweep.json"
+
+
+@dataclass
+class MemberRecord:
+    """One member: its number, overrides, directory below the sweep's, values of the swept keys, and its end."""
+
+    number: int
+    overrides: list[str]
+    directory: str
+    swept: dict[str, Any]
+    status: str = "waiting"
+    reason: str | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+
+
+@dataclass
+class SweepRecord:
+    """The content of sweep.json."""
+
+    command: list[str]
+    swept: list[str]
+    members: list[MemberRecord]
+    status: str = "running"
+
+    def write(self, folder: Path) -> None:
+        """Write sweep.json in one piece; raises StorageError."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        try:
+            write_atomically(folder / SWEEP_FILE, text.encode())
+        except OSError as error:
+            raise StorageError(f"cannot write {folder / SWEEP_FILE}: {error.strerror}") from error
+
+    @classmethod
+    def read(cls, folder: Path) -> SweepRecord:
+        content = json.loads((folder / SWEEP_FILE).read_text(encoding="utf-8"))
+        return cls(**{**content, "members": [MemberRecord(**member) for member in content["members"]]})
+
+
+def member_directory(number: int, overrides: Sequence[str], swept: Sequence[str]) -> str:
+    """Return the name of a member's directory: its number and the values of the swept keys."""
+    return f"{number}-{member_slug(overrides, swept)}"

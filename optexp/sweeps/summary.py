@@ -1,0 +1,110 @@
+"""What came out of a sweep: a table on the screen, `sweep.csv`, and a heat map when two numbers were swept."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from optexp.errors import StorageError
+from optexp.records.console import STATUS_STYLES, program, relative
+from optexp.records.numbers import measured
+from optexp.records.reading import find_runs
+from optexp.report.figures import heat_map
+from optexp.report.tables import Column, print_table
+from optexp.sweeps.record import MemberRecord, SweepRecord
+
+METRICS = ("train/loss", "val/loss", "val/accuracy", "test/loss", "test/accuracy")
+
+
+def collect(folder: Path, record: SweepRecord) -> SweepRecord:
+    """Return the record with each member's end, as the run directories tell it."""
+    runs = {run.path.name: run for run in find_runs(folder)}
+    members = record.members or [
+        MemberRecord(number, list(run.info.get("overrides", [])), run.path.name, {})
+        for number, run in enumerate(runs.values())
+    ]
+    for member in members:
+        run = runs.get(member.directory)
+        if run is not None:
+            member.status, member.reason = run.status, run.info.get("reason")
+            member.metrics = {tag: run.metrics[tag] for tag in METRICS if tag in run.metrics}
+            member.best = run.info.get("best")
+    return SweepRecord(record.command, record.swept, members, record.status)
+
+
+def summarize(folder: Path, record: SweepRecord) -> None:
+    """Print the table of members, best first, and write `sweep.csv` and the figures. Raises StorageError."""
+    rows = [_row(member, record.swept) for member in record.members]
+    try:
+        _write_csv(folder / "sweep.csv", rows)
+        figure = _heat_map(folder, record)
+    except OSError as error:
+        raise StorageError(f"cannot write the summary to {folder}: {error.strerror or error}") from error
+    print()
+    ranked = sorted(rows, key=lambda row: row.get("best val/loss", math.inf))
+    print_table(ranked, _columns(record.swept, ranked))
+    print()
+    counts = {status: sum(m.status == status for m in record.members) for m in record.members for status in [m.status]}
+    print("  " + ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items()))
+    print(f"  results      {relative(folder)}")
+    if figure is not None:
+        print(f"  heat map     {relative(figure)}")
+    print(f"  tensorboard  {program('tensorboard')} --logdir {relative(folder)}")
+
+
+def _row(member: MemberRecord, swept: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"#": member.number, **{key: member.swept.get(key) for key in swept}}
+    if not swept:
+        row["overrides"] = " ".join(member.overrides)
+    row["status"] = member.status
+    row |= {tag: value for tag, value in member.metrics.items() if value is not None}
+    if member.best is not None and member.status in ("completed", "early_stopped"):
+        row["best val/loss"] = member.best["val/loss"]
+    return row
+
+
+def _columns(swept: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[Column]:
+    """Return the columns to show: those that some row fills, the swept keys and results always."""
+    settings = [Column(key, key.removeprefix("optimizer."), numeric=True) for key in swept] or [Column("overrides")]
+    metrics = [tag for tag in METRICS if any(tag in row for row in rows)]
+    optional = {"train/loss": 2, "test/loss": 1}
+    return [
+        Column("#", numeric=True),
+        *settings,
+        Column("status", text=lambda status: status.replace("_", " "), style=lambda s: STATUS_STYLES.get(s, "")),
+        *(Column(tag, text=measured, numeric=True, optional=optional.get(tag, 0)) for tag in metrics),
+        Column("best val/loss", text=measured, numeric=True),
+    ]
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _heat_map(folder: Path, record: SweepRecord) -> Path | None:
+    """Draw the best val/loss over the two swept numbers, when exactly two numbers and nothing else were swept."""
+    if len(record.swept) != 2 or not record.members:
+        return None
+    values = [member.swept[key] for member in record.members for key in record.swept]
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return None
+    cells = [
+        {
+            **member.swept,
+            "status": member.status,
+            "val/loss": member.best["val/loss"] if member.best else math.nan,
+        }
+        for member in record.members
+    ]
+    path = folder / "figures" / "heat_map.png"
+    path.parent.mkdir(exist_ok=True)
+    x_key, y_key = record.swept
+    heat_map(cells, x_key, y_key, "val/loss", path)
+    return path
