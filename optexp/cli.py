@@ -148,7 +148,5 @@ def _run_one(composer: Composer, request: Request) -> int:
         print(f"ok: {shlex.join(command)}")
         return Exit.DONE
     directory = claimed_directory(composed, "hydra.run.dir")
-    result = run_in_hydra(
-        composer, [*words, directory.override], lambda: task.run(directory.path, command, words)
-    )
+    result = run_in_hydra(composer, [*words, directory.override], lambda: task.run(directory.path, command, words))
     return int(result.exit_status)

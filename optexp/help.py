@@ -51,7 +51,9 @@ def print_help(verbs: Mapping[str, str], config_dir: str | None = None) -> None:
     print("\nFlags: they may stand anywhere")
     _columns(FLAGS)
     print('\nTab completion: eval "$(optexp -sc install=bash)" (or zsh, fish)')
-    print("Exit status: 0 done, 1 unexpected error, 2 bad input, 3 diverged, 4 members failed, 5 storage, 130 interrupted")
+    print(
+        "Exit status: 0 done, 1 unexpected error, 2 bad input, 3 diverged, 4 members failed, 5 storage, 130 interrupted"
+    )
 
 
 def _columns(rows: object) -> None:

@@ -141,8 +141,11 @@ def _title_lines(training: Training) -> list[str]:
 def _described(training: Training) -> str:
     group = training.optimizer.param_groups[0]
     shown = ("lr", "momentum", "dampening", "betas", "alpha", "weight_decay", "nesterov")
-    settings = ", ".join(f"{key} {group[key]:g}" if isinstance(group[key], float) else f"{key} {group[key]}"
-                         for key in shown if group.get(key))
+    settings = ", ".join(
+        f"{key} {group[key]:g}" if isinstance(group[key], float) else f"{key} {group[key]}"
+        for key in shown
+        if group.get(key)
+    )
     return f"{type(training.optimizer).__name__} ({settings}), schedule {type(training.schedule.schedule).__name__}"
 
 

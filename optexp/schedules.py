@@ -54,7 +54,7 @@ class Schedule:
             warmup = round(self.warmup_fraction * total_steps)
         _require(warmup <= total_steps, "warmup_steps", warmup, f"longer than the run of {total_steps} steps")
         tick = self.tick(steps_per_epoch)
-        duration = max(1, math.ceil((total_steps - warmup) / tick - _ROUNDING))
+        duration = max(1, 1 + int((total_steps - warmup - 1) / tick + _ROUNDING))  # the last step is in the last tick
         return BoundSchedule(self, total_steps, warmup, tick, duration)
 
     def tick(self, steps_per_epoch: float) -> float:

@@ -136,11 +136,19 @@ def test_null_in_epochs_counts_the_last_partial_epoch() -> None:
     assert values == close([BASE_LR * (1 - math.floor(step / STEPS_PER_EPOCH) / 7) for step in range(50)])
 
 
-@pytest.mark.parametrize(("samples", "batch"), [(100, 3), (1258, 32), (1, 3), (7, 7), (1000, 7)])
+@pytest.mark.parametrize(("samples", "batch"), [(100, 3), (1258, 32), (1, 3), (7, 7), (7, 3), (9, 7)])
 def test_an_epoch_begins_with_the_first_step_at_or_after_its_first_sample(samples: int, batch: int) -> None:
     bound = Step(step_size=1, gamma=0.5, unit="epoch").bind(10**6, samples / batch)
     for step in range(300):
         assert bound.lr(step, 1.0) == 0.5 ** (step * batch // samples)  # in integers
+
+
+@pytest.mark.parametrize(("samples", "batch"), [(13, 3), (23, 10), (100, 3), (7, 3), (8, 4)])
+@pytest.mark.parametrize("epochs", [1, 7, 30])
+def test_the_rest_of_a_run_of_whole_epochs_is_that_many(samples: int, batch: int, epochs: int) -> None:
+    exact = epochs * samples / batch
+    for total in {max(1, math.floor(exact)), math.ceil(exact)}:  # whichever way the run is rounded to steps
+        assert Cosine(unit="epoch").bind(total, samples / batch).duration == epochs
 
 
 def test_warmup_as_a_fraction() -> None:

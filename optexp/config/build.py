@@ -108,7 +108,7 @@ def check_arguments(
 
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotations of a callable; empty when they cannot be evaluated."""
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):
@@ -129,4 +129,6 @@ def call(group: str, target: Callable[..., Any], **given: Any) -> Any:
     except (ValueError, TypeError, AssertionError, RuntimeError) as error:
         text = str(error).strip().splitlines()
         named = getattr(target, "__name__", str(target))
-        raise BadInput(f"{group}: {named} rejects its arguments: {text[0] if text else type(error).__name__}") from error
+        raise BadInput(
+            f"{group}: {named} rejects its arguments: {text[0] if text else type(error).__name__}"
+        ) from error

@@ -105,7 +105,7 @@ class Composer:
         for override in overrides:
             if not self._is_group(override):
                 self._apply(override, cfg)
-        config = plain(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+        config = plain(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
         return Composed(config, dict(cfg.hydra.runtime.choices), list(words), cfg.hydra)
 
     def with_hydra(self, words: Sequence[str], mode: RunMode) -> DictConfig:
@@ -178,7 +178,9 @@ class Composer:
         node = OmegaConf.select(cfg, parent) if parent else cfg
         if parent == "" and not _exists(cfg, leaf):
             words = [*self.groups(), *(str(name) for name in cfg if name != "hydra")]
-            return f"{key}={value}: no such key or group{nearest(leaf, words)}; there are {listed(dict.fromkeys(words))}"
+            return (
+                f"{key}={value}: no such key or group{nearest(leaf, words)}; there are {listed(dict.fromkeys(words))}"
+            )
         if not isinstance(node, DictConfig):
             top = key.split(".")[0]
             known = [str(name) for name in cfg if isinstance(cfg._get_node(name), DictConfig)]

@@ -6,9 +6,7 @@ import fcntl
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,8 +16,9 @@ from optexp import streams
 from optexp.datasets.base import Augmentation, Dataset, Split
 from optexp.datasets.details import channel_statistics, check_fractions, described
 from optexp.errors import BadInput
+from optexp.pairing import import_torchvision
 
-_BROKEN = (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, pickle.UnpicklingError)
+_BROKEN = (RuntimeError, OSError, ValueError, AssertionError, EOFError, LookupError, pickle.UnpicklingError)
 """What torchvision's readers raise for files that are missing, incomplete or damaged."""
 
 
@@ -33,8 +32,8 @@ def archive(
     torchvision does not fit the installed torch.
     """
     check_fractions(val_fraction)
-    readers = torchvision_datasets(name)
-    official_train, official_test = _read(getattr(readers, reader), reader, Path(root).expanduser(), download)
+    wanted = getattr(import_torchvision().datasets, reader)
+    official_train, official_test = _read(wanted, reader, Path(root).expanduser(), download)
     images, labels = _tensors(official_train)
     num_val = round(len(images) * val_fraction)
     if not 0 < num_val < len(images):
@@ -59,25 +58,6 @@ def archive(
         augmentation=augmentation,
         details=described(f"torchvision.datasets.{reader}", train, val, test, split_seed=split_seed, classes=classes),
     )
-
-
-def torchvision_datasets(name: str) -> ModuleType:
-    """Import torchvision.datasets (1.4 s). Raises BadInput with the repair when it does not fit the installed torch."""
-    try:
-        from torchvision import datasets
-    except (ImportError, RuntimeError, AttributeError, OSError) as error:
-        # Since 2.0, torch 2.N belongs to torchvision 0.(15 + N). A wrong pair fails in various ways while it loads.
-        ours = torch.__version__.split("+")[0]
-        try:
-            theirs = "torchvision " + metadata.version("torchvision")
-        except metadata.PackageNotFoundError:
-            theirs = "no torchvision"
-        minor = 15 + int(ours.split(".")[1])
-        raise BadInput(
-            f"dataset={name} needs torchvision, but {theirs} with torch {ours} does not load "
-            f"({_last_line(error)}); install a matching pair: pip install torch=={ours} 'torchvision==0.{minor}.*'"
-        ) from error
-    return datasets
 
 
 def _read(reader: Any, name: str, root: Path, download: bool) -> tuple[Any, Any]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from optexp.datasets.archives import torchvision_datasets
 from optexp.datasets.base import Augmentation, Dataset, Split, split_indices
 from optexp.datasets.details import channel_statistics, check_fractions, described
 from optexp.errors import BadInput, listed
+from optexp.pairing import import_torchvision
 
 _NAMES_OF_SPLITS = {"train", "training", "val", "valid", "validation", "test"}
 
@@ -43,7 +43,7 @@ def imagefolder(
             f"set dataset.root={folder / subfolders[0]} (the splits are made from one set of images)"
         )
     try:
-        found = torchvision_datasets("imagefolder").ImageFolder(str(folder))
+        found = import_torchvision().datasets.ImageFolder(str(folder))
     except FileNotFoundError as error:
         raise BadInput(f"dataset.root={root}: {' '.join(str(error).split())}") from None
     paths = [path for path, _ in found.samples]

@@ -61,7 +61,7 @@ def text(
     read or decoded, or when a split is shorter than one context.
     """
     try:
-        content = Path(path).read_bytes()
+        content = Path(path).expanduser().read_bytes()
     except OSError as error:
         raise BadInput(f"dataset.path={path}: cannot be read ({error.strerror}); set it to a text file") from None
     if level == "byte":
@@ -105,18 +105,23 @@ def _language(
     check_fractions(val_fraction, test_fraction)
     if context_length < 1:
         raise BadInput(f"dataset.context_length={context_length}: must be at least 1 token")
-    dealt = _dealt({name: len(piece) for name, piece in pieces.items()}, val_fraction, test_fraction, split_seed)
+    lengths = {piece: len(tokens) for piece, tokens in pieces.items()}
+    dealt = _dealt(lengths, val_fraction, test_fraction, split_seed)
+    nothing = np.empty(0, dtype=np.int64)
     train, val, test = (
-        Split(torch.from_numpy(np.concatenate([pieces[name] for name in names] or [np.empty(0, np.int64)])))
-        for names in dealt
+        Split(torch.from_numpy(np.concatenate([nothing, *(pieces[piece] for piece in names)]))) for names in dealt
     )
-    # Training windows are shifted by up to a context, so that split must hold two of them.
-    least = {"training": (train, 2 * context_length), "validation": (val, context_length + 1)}
-    for split_name, (split, needed) in (least | {"test": (test, context_length + 1)}).items():
+    # Training windows are shifted by up to a context, so the training split must hold two of them.
+    window = context_length + 1
+    for part, split, needed in (
+        ("training", train, 2 * context_length),
+        ("validation", val, window),
+        ("test", test, window),
+    ):
         if len(split.inputs) < needed:
             raise BadInput(
-                f"dataset.context_length={context_length}: the {split_name} split of {source} has "
-                f"{len(split.inputs)} tokens and needs {needed}; shorten the context or give it more text"
+                f"dataset.context_length={context_length}: the {part} split of {source} has {len(split.inputs)} tokens "
+                f"and needs {needed}; shorten the context or give it more text"
             )
     baselines = {}
     if vocabulary_size <= _LARGEST_TABLE:

@@ -19,7 +19,7 @@ Tree = dict[str, Any]
 
 def optimizer_state(model: nn.Module, optimizer: Optimizer) -> Tree:
     """Return {"parameters": {name: state}, "groups": [settings]} of an optimizer over `model`'s parameters."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         "parameters": {names[parameter]: dict(values) for parameter, values in optimizer.state.items()},
         "groups": [
@@ -30,7 +30,7 @@ def optimizer_state(model: nn.Module, optimizer: Optimizer) -> Tree:
 
 
 def load_optimizer_state(model: nn.Module, optimizer: Optimizer, tree: Tree) -> None:
-    """Give an optimizer the state that `optimizer_state` returned, by parameter name; dtypes stay as they were saved."""
+    """Give an optimizer the state that `optimizer_state` returned, by parameter name and in the dtypes it was saved."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     if unknown := sorted(set(tree["parameters"]) - set(names.values())):
         raise BadInput(f"the checkpoint's optimizer state is for other parameters, such as '{unknown[0]}'")

@@ -12,7 +12,7 @@ from optexp.engine.clipping import global_norm
 
 
 def effective_lr(optimizer: Optimizer, lr: float) -> float:
-    """Return `lr · (1 − dampening) / (1 − momentum)`: the step per unit of a constant gradient, once the buffer is full.
+    """Return `lr · (1 − dampening) / (1 − momentum)`: the step per unit of a constant gradient, when the buffer is full.
 
     That is the fixed point of torch's `buf = momentum · buf + (1 − dampening) · d`. torch ignores dampening where
     momentum is 0, and its first step is not dampened. Optimizers whose averages are normalized, as Adam's are, have no
@@ -38,6 +38,6 @@ class UpdateRatio:
     def after_step(self) -> tuple[Tensor, Tensor]:
         """Return (update ratio, weight norm before the step) as scalars on the device."""
         weight_norm = global_norm(self._before)
-        update_norm = global_norm(torch._foreach_sub(self._parameters, self._before))
+        update_norm = global_norm(list(torch._foreach_sub(self._parameters, self._before)))
         self._before = []
         return update_norm / weight_norm, weight_norm

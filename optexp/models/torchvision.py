@@ -37,7 +37,8 @@ class TorchvisionClassifier(nn.Module):
             self._try_shapes(input_shape)
         except (RuntimeError, ValueError, AssertionError) as error:
             shape = " × ".join(map(str, input_shape))
-            raise BadInput(f"model.name={name}: does not take {shape} images: {str(error).splitlines()[0]}") from None
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BadInput(f"model.name={name}: does not take {shape} images: {reason}") from None
 
     def _try_shapes(self, input_shape: tuple[int, int, int]) -> None:
         """Run a batch of two without memory or arithmetic, because only a forward pass tells which sizes fit."""

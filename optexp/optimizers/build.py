@@ -33,7 +33,11 @@ def build_optimizer(
     for choice in choices:
         try:
             optimizer = target([dict(group) for group in groups], **choice)
-        except (RuntimeError, ValueError, TypeError) as error:  # no fused kernel for this device: the next choice has none
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+        ) as error:  # no fused kernel for this device: the next choice has none
             problem = error
             continue
         if not isinstance(optimizer, Optimizer):

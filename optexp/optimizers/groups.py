@@ -40,5 +40,5 @@ def parameter_groups(model: nn.Module, decay_norm_and_bias: bool, takes_weight_d
     names = decayed_names(model)
     decayed = [parameter for name, parameter in trainable.items() if name in names]
     exempt = [parameter for name, parameter in trainable.items() if name not in names]
-    groups = [{"params": decayed}, {"params": exempt, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": exempt, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]

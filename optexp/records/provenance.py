@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, machine, process. Nothing here identifies the machine or its user."""
+"""Where a result comes from: code, versions, machine. Nothing here identifies the machine or its user."""
 
 from __future__ import annotations
 
@@ -68,45 +68,3 @@ def config_hash(config: Mapping[str, Any]) -> str:
     """Return 12 hexadecimal digits of SHA-256 over the config, independent of the order of its keys."""
     text = json.dumps(config, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def this_process() -> dict[str, Any]:
-    """Return what it takes to find out later whether this process still runs; see `is_alive`."""
-    return {"pid": os.getpid(), "start": _start_time(os.getpid()), "boot": _boot()}
-
-
-def is_alive(process: Mapping[str, Any]) -> bool | None:
-    """Return whether the process described by `this_process()` runs; None when it belongs to another machine or boot.
-
-    The start time is compared as well, because process ids are used again.
-    """
-    if process.get("boot") != _boot():
-        return None
-    pid = process.get("pid")
-    if not isinstance(pid, int):
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it exists and is another user's
-        pass
-    return bool(_start_time(pid) == process.get("start"))
-
-
-def _boot() -> str:
-    """Return a name for this boot of this machine (and container) that does not reveal which machine it is."""
-    try:
-        name = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
-    except OSError:  # not Linux: no boot id, so a reboot is told apart by the process id alone
-        name = platform.node()
-    return hashlib.sha256(name.encode()).hexdigest()[:12]
-
-
-def _start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot (field 22 of proc_pid_stat(5)); None off Linux."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return int(stat.rpartition(")")[2].split()[19])  # the second field, the command, may hold spaces

@@ -18,7 +18,7 @@ import yaml
 
 from optexp.errors import BadInput
 from optexp.records.metrics_file import parse_row
-from optexp.records.provenance import is_alive
+from optexp.records.process import is_alive
 from optexp.records.run_directory import CONFIG_FILE, METRICS_FILE, RUN_FILE
 
 HEARTBEAT_SECONDS = 120.0

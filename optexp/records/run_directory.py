@@ -15,7 +15,7 @@ import yaml
 
 from optexp.errors import BadInput, StorageError
 from optexp.records.files import write_atomically
-from optexp.records.provenance import is_alive, this_process
+from optexp.records.process import is_alive, this_process
 
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"

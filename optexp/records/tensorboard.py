@@ -67,8 +67,8 @@ class TensorBoard:
             raise StorageError(f"{directory}: {error.strerror}") from error
         self._records = RecordWriter(self._file)
         self._write(Event(file_version="brain.Event:2"))
-        if purge_step is not None:
-            self._write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+        # A second START makes TensorBoard drop the events from its step on; it takes the first as a mere beginning.
+        self._write(Event(step=purge_step or 0, session_log=SessionLog(status=SessionLog.START)))
         if not earlier:  # a resumed run has described itself already
             described = [_session_start(hparams), _layout(), _text("config", f"```yaml\n{config_yaml}\n```")]
             self._write(Event(summary=Summary(value=[*described, _text("command", f"`{command}`")])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from optexp.config.compose import Composed, plain
 from optexp.errors import BadInput, StorageError
@@ -24,7 +24,7 @@ def run_member(cfg: DictConfig) -> float:
     hydra = HydraConfig.get()
     path = Path(hydra.runtime.output_dir)
     overrides = [str(word) for word in hydra.overrides.task]
-    composed = Composed(plain(cfg), dict(hydra.runtime.choices), overrides, HydraConfig.instance().cfg)
+    composed = Composed(plain(cfg), dict(hydra.runtime.choices), overrides, OmegaConf.structured(hydra))
     command = ["optexp", *overrides]
     title = _title(path, int(hydra.job.num))
     try:

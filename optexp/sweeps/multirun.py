@@ -7,11 +7,10 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from optexp.config.compose import Composed, Composer, quoted
 from optexp.config.launch import claimed_directory, hydra_command_line, launch_sweep
 from optexp.errors import BadInput, Exit
+from optexp.records.reading import flat
 from optexp.sweeps.member import run_member
 from optexp.sweeps.record import MemberRecord, SweepRecord, member_directory
 from optexp.sweeps.summary import collect, summarize
@@ -55,7 +54,9 @@ def run_sweep(composer: Composer, words: Sequence[str], argv: Sequence[str], dry
         record.status = "interrupted" if status else "completed"
         record.write(directory.path)
         summarize(directory.path, record)
-    if status == 0 and any(member.status not in ("completed", "early_stopped", "diverged") for member in record.members):
+    if status == 0 and any(
+        member.status not in ("completed", "early_stopped", "diverged") for member in record.members
+    ):
         return Exit.MEMBERS_FAILED
     return status
 
@@ -102,11 +103,5 @@ def _records(
 
 def _values(member: Composed, swept: Sequence[str]) -> dict[str, Any]:
     """Return the values of the swept keys as configured; for a group, which choice was made."""
-    values = {}
-    for key in swept:
-        found = OmegaConf.select(OmegaConf.create(member.config), key) if key not in member.choices else None
-        values[key] = member.choices[key] if key in member.choices else found
-        if OmegaConf.is_config(values[key]):
-            values[key] = OmegaConf.to_container(values[key])
-    return values
-
+    settings = flat(member.config)
+    return {key: member.choices.get(key, settings.get(key)) for key in swept}

@@ -1,6 +1,7 @@
 """What is computed with a config, one task per file.
 
-A task is a class `X` in `optexp/tasks/x.py`, made from (composed configuration, engine settings), which raises BadInput for whatever cannot run before anything is on disk, and has `run(path, command, overrides, member)`.
+A task is a class `X` in `optexp/tasks/x.py`, made from a composed configuration and its engine settings. It raises
+BadInput for whatever cannot run, before anything is on disk; its `run` does the work in a directory of its own.
 `conf/task/x.yaml` names it and the config groups it reads.
 """
 

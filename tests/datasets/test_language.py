@@ -77,7 +77,7 @@ def test_pydocs_deals_out_whole_topics(docs: Dataset) -> None:
         assert decoded(docs, part) == "".join(pieces[name] for name in names)
         assert names
     assert "".join(sorted(set("".join(pieces.values())))) == docs.details["vocabulary"]
-    assert docs.num_outputs == len(docs.details["vocabulary"])  # type: ignore[arg-type]
+    assert docs.num_outputs == len(docs.details["vocabulary"])
     total = sum(map(len, pieces.values()))
     for part in ("val", "test"):
         assert 0.08 * total < len(getattr(docs, part).inputs) <= 0.1 * total

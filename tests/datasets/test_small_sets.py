@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+import yaml
 
 from optexp.datasets import digits as digits_module
 from optexp.datasets.base import Dataset, Split, split_indices
@@ -165,8 +166,7 @@ CONF = Path(__file__).parents[2] / "conf" / "dataset"
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_yaml_spells_out_the_arguments_of_its_function(path: Path) -> None:
     assert path.read_text().startswith("# ")
-    node = OmegaConf.load(path)
-    given = {key: None if OmegaConf.is_missing(node, key) else node[key] for key in node}
+    given: dict[str, Any] = {key: None if value == "???" else value for key, value in yaml.safe_load(path.read_text()).items()}
     module, function = given.pop("_target_").rsplit(".", 1)
     parameters = inspect.signature(getattr(import_module(module), function)).parameters
     batch_size = given.pop("batch_size")
