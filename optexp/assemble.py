@@ -6,6 +6,7 @@ so that a run directory is made only for a run that can start.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,25 +189,39 @@ def _model(
 
 
 def _facts(model: nn.Module, dataset: Dataset) -> dict[str, int | None]:
-    """Count parameters, and the FLOPs of one sample's forward pass (training takes about three times as many)."""
+    """Count parameters, and the FLOPs of one sample's forward pass (training takes about three times as many).
+
+    The pass also shows whether the model takes the data. FLOPs are counted on the meta device, where torch counts
+    attention too, which it does not on a CPU; they stay unknown for models that need real numbers to run.
+    """
     sample = next(iter(EvalBatches(dataset, dataset.val, "cpu", max_batch=1))).inputs
-    counter = FlopCounterMode(display=False)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), counter:
-            outputs = model(sample)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        shape = "×".join(map(str, sample.shape[1:]))
-        raise BadInput(f"model: cannot take a sample of {dataset.name} ({shape}): {_first_line(error)}") from error
-    model.train(was_training)
+    outputs = _forward(model, sample, dataset)
     if not isinstance(outputs, torch.Tensor) or outputs.shape[-1] != dataset.num_outputs:
         found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise BadInput(f"model: its output is {found}; {dataset.name} needs a last axis of {dataset.num_outputs}")
+    counter = FlopCounterMode(display=False)
+    try:
+        with counter:
+            _forward(copy.deepcopy(model).to("meta"), sample.to("meta"), dataset)
+    except (BadInput, NotImplementedError):
+        counter.flop_counts.clear()
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "flops_per_sample": counter.get_total_flops() or None,
     }
+
+
+def _forward(model: nn.Module, sample: torch.Tensor, dataset: Dataset) -> Any:
+    """Run one sample through the model in evaluation mode; raises BadInput when it does not fit."""
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return model(sample)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        shape = "×".join(map(str, sample.shape[1:]))
+        raise BadInput(f"model: cannot take a sample of {dataset.name} ({shape}): {_first_line(error)}") from error
+    finally:
+        model.train()
 
 
 def _first_line(error: Exception) -> str:

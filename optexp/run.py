@@ -129,7 +129,8 @@ def _title_lines(training: Training) -> list[str]:
     facts = training.model_facts
     flops = f", {facts['flops_per_sample'] / 1e6:.3g} MFLOPs per sample" if facts["flops_per_sample"] else ""
     dataset = training.dataset
-    sizes = ", ".join(f"{dataset.num_samples(split):,}" for split in (dataset.train, dataset.val, dataset.test))
+    splits = (dataset.val, dataset.test)
+    sizes = ", ".join(f"{n:,}" for n in (training.program.batches.num_samples, *map(dataset.num_samples, splits)))
     return [
         f"model     {type(training.model).__name__}, {facts['parameters']:,} parameters{flops}",
         f"data      {dataset.name}: {sizes} samples (train, validation, test), batch {training.plan.samples_per_step}",

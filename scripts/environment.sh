@@ -20,7 +20,8 @@ fail() {
 
 # Everything that decides what must be installed. An editable install remembers the repository's path, so it counts.
 fingerprint() {
-    { "$python" --version && printf '%s\n' "$repo" && cat "$repo/pyproject.toml" "$repo/constraints.txt"; } 2>/dev/null | cksum
+    { "$python" --version && printf '%s\n' "$repo" && cat "$repo/pyproject.toml" "$repo/constraints.txt"; } \
+        2>/dev/null | cksum
 }
 
 up_to_date() {
@@ -51,8 +52,8 @@ reason() {
     fi
 }
 
-# Makes an environment with pip unless there is one. Debian's python3 without the package python3-venv has no pip to put into it, but may
-# have one of its own (python3-pip) that can.
+# Makes an environment with pip unless there is one. Debian's python3 without the package python3-venv has no pip to
+# put into it, but may have one of its own (python3-pip) that can.
 create() {
     local base output
     "$python" -m pip --version >/dev/null 2>&1 && return
@@ -74,6 +75,7 @@ install() {
     [[ ! -f $stamp ]] || what="updating $venv"
     printf 'optexp: %s ... ' "$what" >&2
     rm -f "$stamp"
+    # PIP_USER=0: the setting `user = true` of somebody's pip makes no sense in an environment and stops pip there.
     if ! PIP_USER=0 "$python" -m pip install --disable-pip-version-check --progress-bar off \
         -c "$repo/constraints.txt" -e "$repo${1:+[$1]}" >"$log" 2>&1; then
         printf 'failed\n' >&2

@@ -16,12 +16,13 @@ from torch.optim import Optimizer
 from optexp import streams
 from optexp.datasets.batches import Batch, EvalBatches, TrainBatches
 from optexp.engine import state
-from optexp.engine.clipping import clip, global_norm
+from optexp.engine.clipping import clip
 from optexp.engine.guard import Divergence, Guard, first_nonfinite
 from optexp.engine.objective import Objective
 from optexp.engine.runtime import Precision
+from optexp.instruments.norms import global_norm
 from optexp.instruments.step_size import UpdateRatio, effective_lr
-from optexp.nn import attach_step_state
+from optexp.nn import attach_step_state, draw_outside_compilation
 
 Tree = dict[str, Any]
 
@@ -77,6 +78,8 @@ class SingleRun:
         self.precision = precision
         self.clip_norm = clip_norm
         self.accumulate = accumulate
+        if compiled:
+            draw_outside_compilation(model)
         self.forward = torch.compile(model) if compiled else model
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.guard = guard or Guard(optimizer, self.parameters[0].device)

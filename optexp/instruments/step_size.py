@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer, RMSprop
 
-from optexp.engine.clipping import global_norm
+from optexp.instruments.norms import global_norm
 
 
 def effective_lr(optimizer: Optimizer, lr: float) -> float:
-    """Return `lr · (1 − dampening) / (1 − momentum)`: the step per unit of a constant gradient, when the buffer is full.
+    """Return `lr · (1 − dampening) / (1 − momentum)`: the step per unit of a constant gradient, in the long run.
 
     That is the fixed point of torch's `buf = momentum · buf + (1 − dampening) · d`. torch ignores dampening where
     momentum is 0, and its first step is not dampened. Optimizers whose averages are normalized, as Adam's are, have no

@@ -21,7 +21,7 @@ from torch.nn import (
 )
 from torch.nn.init import kaiming_normal_, normal_, ones_, zeros_
 
-from optexp.nn.dropout import Dropout, StepState, StochasticDepth, attach_step_state
+from optexp.nn.dropout import Dropout, StepState, StochasticDepth, attach_step_state, draw_outside_compilation
 from optexp.nn.operations import Embedding, GlobalAvgPool2d, LearnedPositions, causal_self_attention
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "StochasticDepth",
     "attach_step_state",
     "causal_self_attention",
+    "draw_outside_compilation",
     "kaiming_normal_",
     "normal_",
     "ones_",

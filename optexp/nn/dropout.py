@@ -39,8 +39,6 @@ class _Drop(nn.Module):
         """Return the shape of the mask, which is broadcast to that of `x`."""
         raise NotImplementedError
 
-    # The key is a hash of the step: torch.compile would take the step for a constant and compile anew each time.
-    @torch.compiler.disable
     def kept(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Return which entries to keep: by the state when there is one, else by torch's own generator."""
         if self.state is None:
@@ -93,3 +91,13 @@ def attach_step_state(model: nn.Module) -> StepState:
         layer.layer_index = index
         layer.state = state
     return state
+
+
+def draw_outside_compilation(model: nn.Module) -> None:
+    """Keep the draws of dropout masks out of a model that is about to be compiled.
+
+    The key of a mask is a hash of the step: torch.compile would take the step for a constant and compile anew each time.
+    """
+    for layer in model.modules():
+        if isinstance(layer, _Drop):
+            layer.kept = torch.compiler.disable(layer.kept)  # type: ignore[method-assign]

@@ -16,6 +16,7 @@ from optexp.records.numbers import clock, duration, measured, rate, setting
 from optexp.records.sinks import Row
 
 if TYPE_CHECKING:
+    from rich.console import Console as Terminal
     from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
@@ -36,6 +37,13 @@ STATUS_STYLES = {
 def is_live() -> bool:
     """Return whether standard output is a terminal that may be drawn on."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def open_terminal() -> Terminal:
+    """Return a rich console on standard output: plain and without a line length unless it may be drawn on."""
+    from rich.console import Console as Terminal
+
+    return Terminal(highlight=False, force_terminal=is_live(), width=None if is_live() else 1000)
 
 
 class Console:
@@ -64,10 +72,9 @@ class Console:
             if lines:
                 self._print("\n".join(lines))
             return
-        from rich.console import Console as Terminal
         from rich.live import Live
 
-        terminal = Terminal(highlight=False)
+        terminal = open_terminal()
         for number, line in enumerate(lines):
             terminal.print(line, style="dim" if number else "bold", markup=False)
         self._live = Live(console=terminal, auto_refresh=False, transient=True)
@@ -159,10 +166,11 @@ class Console:
         return [step, epoch, *parts]
 
     def _panel(self) -> RenderableType:
-        """Return the two live lines: how far the run is, and its newest measurements."""
+        """Return the live lines: how far the run is, and its newest measurements, under the name of a member."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
         step, epoch = self._position()
         left = self._seconds_left()
@@ -171,7 +179,8 @@ class Console:
             progress.add_column(ratio=ratio, no_wrap=True)
         bar = ProgressBar(self._total_steps, self._latest["step"], complete_style="cyan", finished_style="cyan")
         progress.add_row(epoch, bar, step, f"{clock(left)} left" if left is not None else "")
-        return Group(progress, self._measurement_line())
+        name = [] if self._brief is None else [Text(self._brief, "bold", no_wrap=True, overflow="ellipsis")]
+        return Group(*name, progress, self._measurement_line())
 
     def _measurement_line(self) -> Text:
         from rich.text import Text
@@ -190,11 +199,13 @@ def result_table(path: Path, info: Mapping[str, Any], baselines: Mapping[str, fl
 
     `info` is the content of run.json; `baselines` are reference values in the units of the loss.
     """
-    from rich.console import Console as Terminal
     from rich.text import Text
 
-    terminal = Terminal(highlight=False, no_color=None if is_live() else True)
-    print_line = lambda *parts: terminal.print(Text.assemble(*parts), soft_wrap=True)  # noqa: E731
+    terminal = open_terminal()
+
+    def print_line(*parts: str | tuple[str, str]) -> None:
+        terminal.print(Text.assemble(*parts), soft_wrap=True)
+
     print_line()
     status = info["status"]
     steps = f"{info['last_step']:,} of {info['total_steps']:,} steps in {duration(info['wall_time'])}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from optexp.errors import StorageError
+from optexp.records.files import write_atomically
 from optexp.records.sinks import Row
 
 
@@ -35,14 +35,9 @@ class MetricsFile:
     def truncate_after(self, step: int) -> None:
         """Drop the rows of later steps and a line that a crash cut short, so that a resumed run repeats none."""
         kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _is_up_to(step, line)]
-        temporary = self.path.with_suffix(".tmp")
         try:
             self._file.close()
-            with temporary.open("w", encoding="utf-8") as file:
-                file.writelines(line + "\n" for line in kept)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
+            write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
             self._file = self.path.open("a", buffering=1, encoding="utf-8")
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror}") from error

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optexp.records.console import is_live
+from optexp.records.console import is_live, open_terminal
 from optexp.records.numbers import setting
 
 GAP = "  "
@@ -102,10 +102,9 @@ def _print_lines(lines: Sequence[Sequence[tuple[str, str]]]) -> None:
         for line in lines:
             print(GAP.join(text for text, _ in line).rstrip())
         return
-    from rich.console import Console
     from rich.text import Text
 
-    terminal = Console(highlight=False)
+    terminal = open_terminal()
     for line in lines:
         text = Text(GAP).join(Text(*cell) for cell in line)
         text.rstrip()

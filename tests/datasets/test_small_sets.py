@@ -166,7 +166,9 @@ CONF = Path(__file__).parents[2] / "conf" / "dataset"
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_yaml_spells_out_the_arguments_of_its_function(path: Path) -> None:
     assert path.read_text().startswith("# ")
-    given: dict[str, Any] = {key: None if value == "???" else value for key, value in yaml.safe_load(path.read_text()).items()}
+    given: dict[str, Any] = {
+        key: None if value == "???" else value for key, value in yaml.safe_load(path.read_text()).items()
+    }
     module, function = given.pop("_target_").rsplit(".", 1)
     parameters = inspect.signature(getattr(import_module(module), function)).parameters
     batch_size = given.pop("batch_size")

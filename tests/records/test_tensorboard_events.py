@@ -1,0 +1,127 @@
+"""The events of a run as TensorBoard's own backend reads them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard import context
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins import base_plugin
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams import api_pb2, get_experiment, list_session_groups
+from tensorboard.plugins.hparams.backend_context import Context
+from tensorboard.util.tensor_util import make_ndarray
+
+from optexp.errors import StorageError
+from optexp.records.tensorboard import TensorBoard
+
+STATUSES = (api_pb2.STATUS_UNKNOWN, api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE, api_pb2.STATUS_RUNNING)
+
+
+def write(directory: Path, steps: range, hparams: dict[str, Any], status: str, purge_step: int | None = None) -> None:
+    sink = TensorBoard(directory / "tensorboard", hparams, "optimizer:\n  lr: 0.1", "optexp seed=1", purge_step)
+    for step in steps:
+        sink.log({"step": step, "epoch": step / 10, "time": 0.1, "train/loss": 1 / step, "optim/lr": 0.1})
+    sink.log({"step": steps[-1], "epoch": 1.0, "time": 0.2, "val/loss": 0.5, "val/accuracy": math.nan})
+    sink.close({"status": status})
+
+
+def read(root: Path) -> EventMultiplexer:
+    multiplexer = EventMultiplexer()
+    multiplexer.AddRunsFromDirectory(str(root))
+    multiplexer.Reload()
+    return multiplexer
+
+
+def values(multiplexer: EventMultiplexer, run: str, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, float(make_ndarray(event.tensor_proto))) for event in multiplexer.Tensors(run, tag)]
+
+
+def session_groups(root: Path) -> tuple[Any, Any]:
+    provider = MultiplexerDataProvider(read(root), str(root))
+    backend = Context(base_plugin.TBContext(data_provider=provider))
+    request = api_pb2.ListSessionGroupsRequest(start_index=0, slice_size=100, allowed_statuses=STATUSES)
+    request.col_params.add(hparam="optimizer.lr")
+    groups = list_session_groups.Handler(context.RequestContext(), backend, "", request).run().session_groups
+    experiment = get_experiment.Handler(context.RequestContext(), backend, "", api_pb2.GetExperimentRequest()).run()
+    return groups, experiment
+
+
+def test_scalars_text_and_layout_are_found(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(10, 41, 10), {}, "completed")
+    found = read(tmp_path)
+    assert list(found.Runs()) == ["a/tensorboard"]
+    assert values(found, "a/tensorboard", "train/loss") == [(s, pytest.approx(1 / s)) for s in (10, 20, 30, 40)]
+    assert values(found, "a/tensorboard", "val/loss") == [(40, 0.5)]
+    assert math.isnan(values(found, "a/tensorboard", "val/accuracy")[0][1])
+    tags = set(found.Runs()["a/tensorboard"]["tensors"])
+    assert not tags & {"step", "epoch", "time"}
+    text = found.Tensors("a/tensorboard", "config")[0].tensor_proto.string_val[0].decode()
+    assert text == "```yaml\noptimizer:\n  lr: 0.1\n```"
+    raw = found.Tensors("a/tensorboard", "custom_scalars__config__")[0].tensor_proto.string_val[0]
+    charts = Layout.FromString(raw).category[0].chart
+    assert [list(chart.multiline.tag) for chart in charts] == [
+        ["train/loss$", "val/loss$"],
+        ["train/accuracy$", "val/accuracy$"],
+    ]
+
+
+def test_a_row_is_one_event(tmp_path: Path) -> None:
+    write(tmp_path, range(10, 41, 10), {}, "interrupted")
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    events = [Event.FromString(record) for record in RawEventFileLoader(str(file)).Load()]
+    assert [len(event.summary.value) for event in events if event.step > 0] == [2, 2, 2, 2, 2]
+
+
+def test_hparams_table_has_one_row_per_run_and_the_union_of_columns(tmp_path: Path) -> None:
+    write(tmp_path / "0-a", range(1, 3), {"optimizer.lr": 0.1, "optimizer.betas": [0.9, 0.99], "x": None}, "completed")
+    write(tmp_path / "1-b", range(1, 3), {"optimizer.lr": 0.2, "optimizer.nesterov": True}, "diverged")
+    write(tmp_path / "2-c", range(1, 3), {"optimizer.lr": 0.3}, "interrupted")
+    groups, experiment = session_groups(tmp_path)
+    rows = sorted((group.hparams["optimizer.lr"].number_value, group) for group in groups)
+    assert [lr for lr, _ in rows] == [0.1, 0.2, 0.3]
+    assert [[session.name for session in group.sessions] for _, group in rows] == [
+        ["0-a/tensorboard"],
+        ["1-b/tensorboard"],
+        ["2-c/tensorboard"],
+    ]
+    assert [group.sessions[0].status for _, group in rows] == [
+        api_pb2.STATUS_SUCCESS,
+        api_pb2.STATUS_FAILURE,
+        api_pb2.STATUS_UNKNOWN,
+    ]
+    assert rows[0][1].hparams["optimizer.betas"].string_value == "0.9, 0.99"
+    assert {info.name for info in experiment.hparam_infos} == {"optimizer.lr", "optimizer.betas", "optimizer.nesterov"}
+    metrics = {value.name.tag: value.value for value in rows[0][1].metric_values}
+    assert metrics["val/loss"] == 0.5
+
+
+def test_a_resumed_run_has_strictly_increasing_steps_and_stays_one_run(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(10, 101, 10), {"optimizer.lr": 0.1}, "interrupted")
+    write(tmp_path / "a", range(80, 151, 10), {"optimizer.lr": 0.1}, "interrupted", purge_step=71)
+    write(tmp_path / "a", range(120, 161, 10), {"optimizer.lr": 0.1}, "completed", purge_step=111)
+    found = read(tmp_path)
+    assert [step for step, _ in values(found, "a/tensorboard", "train/loss")] == list(range(10, 161, 10))
+    assert len(found.Tensors("a/tensorboard", "config")) == 1
+    groups, _ = session_groups(tmp_path)
+    assert len(groups) == 1
+    assert groups[0].sessions[0].status == api_pb2.STATUS_SUCCESS
+
+
+def test_rows_reach_the_disk_within_about_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = TensorBoard(tmp_path / "a", {}, "", "")
+    monkeypatch.setattr("optexp.records.tensorboard.FLUSH_SECONDS", -1.0)
+    sink.log({"step": 1, "train/loss": 1.0})
+    assert values(read(tmp_path), "a", "train/loss") == [(1, 1.0)]
+
+
+def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="Not a directory"):
+        TensorBoard(tmp_path / "file" / "tensorboard", {}, "", "")
