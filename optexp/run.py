@@ -127,7 +127,7 @@ def _files(training: Training, path: Path, command: Sequence[str], resumed_at: i
 
 def _title_lines(training: Training) -> list[str]:
     facts = training.model_facts
-    flops = f", {facts['flops_per_sample'] / 1e6:.3g} MFLOPs per sample" if facts["flops_per_sample"] else ""
+    flops = f", {_flops(facts['flops_per_sample'])} per sample" if facts["flops_per_sample"] else ""
     dataset = training.dataset
     splits = (dataset.val, dataset.test)
     sizes = ", ".join(f"{n:,}" for n in (training.program.batches.num_samples, *map(dataset.num_samples, splits)))
@@ -137,6 +137,11 @@ def _title_lines(training: Training) -> list[str]:
         f"optimizer {_described(training)}",
         f"device    {describe(training.device)}, {training.engine.precision}",
     ]
+
+
+def _flops(number: int) -> str:
+    size, prefix = next(((s, p) for s, p in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if number >= s), (1.0, ""))
+    return f"{number / size:.3g} {prefix}FLOPs"
 
 
 def _described(training: Training) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 from optexp.errors import BadInput
@@ -24,3 +25,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise BadInput in place of printing the usage and exiting."""
         raise BadInput(f"{message}; see {self.prog} --help")
+
+
+def check_output_file(option: str, file: Path) -> None:
+    """Raise BadInput when no file can be written at the place that `option` names."""
+    if file.is_dir():
+        raise BadInput(f"{option} {file}: is a folder; name a file")
+    if not file.parent.is_dir():
+        raise BadInput(f"{option} {file}: there is no folder {file.parent}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optexp.commands import Parser
+from optexp.commands import Parser, check_output_file
 from optexp.errors import BadInput, StorageError
 from optexp.records.console import STATUS_STYLES, relative
 from optexp.records.numbers import duration, measured, setting
@@ -30,10 +30,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="run directories, or folders of them")
     parser.add_argument("--png", type=Path, default=Path("comparison.png"), metavar="FILE", help="default: %(default)s")
     arguments = parser.parse_args(argv)
+    check_output_file("--png", arguments.png)
     found = {run.path.resolve(): run for folder in arguments.folders for run in find_runs(folder)}
     runs = list(found.values())
     if len(runs) < 2:
-        raise BadInput(f"optexp compare: found {len(runs)} run in {setting(arguments.folders)}, needs at least two")
+        shown = " ".join(map(str, arguments.folders))
+        raise BadInput(f"optexp compare: found {len(runs)} run{'s' * (not runs)} in {shown}, needs at least two")
     labels = [letters(index) for index in range(len(runs))]
     print_table(
         [

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from optexp.commands import Parser
+from optexp.commands import Parser, check_output_file
 from optexp.errors import BadInput, StorageError
 from optexp.records.console import relative
 from optexp.records.reading import Run, find_runs
@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run directory, or a folder of them")
     parser.add_argument("--csv", type=Path, required=True, metavar="FILE", help="the file to write (replaced)")
     arguments = parser.parse_args(argv)
+    check_output_file("--csv", arguments.csv)
     runs = find_runs(arguments.folder)
     if not runs:
         raise BadInput(f"{arguments.folder}: holds no runs; optexp runs lists them")

@@ -188,7 +188,7 @@ class Composer:
         keys = [str(name) for name in node if name != "_target_"]
         choice = cfg.hydra.runtime.choices.get(parent)
         taker = f"{parent}={choice}" if choice else parent
-        return f"{key}={value}: {taker} takes no '{leaf}'{nearest(leaf, keys)}; it takes {listed(keys)}"
+        return f"{key}={value}: {taker} takes no '{leaf}'{nearest(leaf, keys)}; it takes {listed(keys) or 'nothing'}"
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

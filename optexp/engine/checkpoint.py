@@ -136,7 +136,7 @@ def weights_of(path: Path) -> tuple[str, dict[str, Tensor]]:
     """
     if path.suffix == ".json" and path.is_file():
         try:
-            return str(path), read(path)[1]["model"]
+            return str(path), read(path)[1]["program"]["model"]
         except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
             raise BadInput(f"engine.init_from={path}: {str(error).splitlines()[0]}") from None
     for name in ("best", "last"):

@@ -96,7 +96,7 @@ def attach_step_state(model: nn.Module) -> StepState:
 def draw_outside_compilation(model: nn.Module) -> None:
     """Keep the draws of dropout masks out of a model that is about to be compiled.
 
-    The key of a mask is a hash of the step: torch.compile would take the step for a constant and compile anew each time.
+    The key of a mask is a hash of the step, which torch.compile would take for a constant and compile anew each time.
     """
     for layer in model.modules():
         if isinstance(layer, _Drop):

@@ -18,7 +18,6 @@ from optexp.records.sinks import Row
 if TYPE_CHECKING:
     from rich.console import Console as Terminal
     from rich.console import RenderableType
-    from rich.table import Table
     from rich.text import Text
 
 REFRESH_SECONDS = 0.125
@@ -134,7 +133,7 @@ class Console:
         """Return `step 640/1000` and `epoch 3.2/5`, both as wide at the start as at the end."""
         step, total = int(self._latest["step"]), self._total_steps
         epochs = self._latest["epoch"] / step * total if step else 0.0
-        return f"step {step:{len(str(total))}}/{total}", f"epoch {self._latest['epoch']:.1f}/{epochs:.3g}"
+        return f"step {step:{len(str(total))}}/{total}", f"epoch {self._latest['epoch']:.1f}/{round(epochs, 1):g}"
 
     def _seconds_left(self) -> float | None:
         """Return the time the remaining steps will take at the mean pace since the first row, evaluations included."""
@@ -214,7 +213,10 @@ def result_table(path: Path, info: Mapping[str, Any], baselines: Mapping[str, fl
         print_line(f"  {info['reason']}")
     metrics = info["metrics"]
     if any(tag.startswith(("train/", "val/", "test/")) for tag in metrics):
-        terminal.print(_metrics_table(metrics, baselines or {}))
+        heading, *lines = _metrics_table(metrics, baselines or {})
+        print_line((heading, "dim"))
+        for line in lines:
+            print_line(line)
     print_line()
     if info["best"]:
         best = info["best"]
@@ -227,23 +229,20 @@ def result_table(path: Path, info: Mapping[str, Any], baselines: Mapping[str, fl
         print_line(("  resume       ", "dim"), f"{program('optexp')} resume {shown}")
 
 
-def _metrics_table(metrics: Mapping[str, float | None], baselines: Mapping[str, float]) -> Table:
-    """Return the last value of every metric: one row per split and baseline, one column per metric."""
-    from rich.table import Table
-
+def _metrics_table(metrics: Mapping[str, float | None], baselines: Mapping[str, float]) -> list[str]:
+    """Return aligned lines with the last value of every metric: one line per split and baseline, one column each."""
     splits = [split for split in ("train", "val", "test") if any(tag.startswith(f"{split}/") for tag in metrics)]
     names = list(dict.fromkeys(tag.partition("/")[2] for tag in metrics if tag.partition("/")[0] in splits))
     names.sort(key=lambda name: (name != "loss", name != "accuracy"))
-    table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
-    table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+    lines = [["", *names]]
     for split in splits:
         tags = [f"{split}/{name}" for name in names]
-        table.add_row(split, *(measured(metrics[tag]) if tag in metrics else "" for tag in tags))
-    for name, value in baselines.items():
-        table.add_row(name, *(measured(value) if metric == "loss" else "" for metric in names), style="dim")
-    return table
+        lines.append([split, *(measured(metrics[tag]) if tag in metrics else "" for tag in tags)])
+    for baseline, value in baselines.items():
+        lines.append([baseline, *(measured(value) if name == "loss" else "" for name in names)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = ([first.ljust(widths[0]), *map(str.rjust, numbers, widths[1:])] for first, *numbers in lines)
+    return ["  ".join(["", *cells]).rstrip() for cells in aligned]
 
 
 def relative(path: Path) -> str:

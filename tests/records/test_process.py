@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
 
 from optexp.records.process import is_alive, this_process
 
@@ -17,8 +19,6 @@ def test_this_process_is_alive() -> None:
 
 
 def test_an_ended_process_is_dead_even_before_its_parent_noticed() -> None:
-    import json
-
     child = subprocess.Popen(
         [sys.executable, "-c", SAY_AND_WAIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -27,10 +27,11 @@ def test_an_ended_process_is_dead_even_before_its_parent_noticed() -> None:
     described = json.loads(child.stdout.readline())
     assert is_alive(described) is True
     child.stdin.close()
-    child.stdout.read()  # until the child has closed its end, then a moment for it to exit
-    while is_alive(described):
-        pass
-    assert is_alive(described) is False  # a zombie
+    deadline = time.monotonic() + 10
+    while is_alive(described) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert child.returncode is None  # nobody has waited for it: it is a zombie
+    assert is_alive(described) is False
     child.wait()
     assert is_alive(described) is False
 

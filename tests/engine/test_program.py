@@ -1,0 +1,172 @@
+"""A step of the engine is the step that a plain PyTorch loop takes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from trainings import assembled
+
+from optexp.datasets.batches import EvalBatches
+
+BASE = ("dataset=digits", "model=mlp", "model.hidden=[16]", "schedule=constant", "engine.max_steps=30")
+
+
+def parameters(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "settings"),
+    [
+        (("optimizer=sgd", "optimizer.dampening=0.5"), torch.optim.SGD, {"momentum": 0.9, "dampening": 0.5}),
+        (("optimizer=sgd", "optimizer.nesterov=true"), torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+        (("optimizer=adam",), torch.optim.Adam, {}),
+        (("optimizer=adamw", "optimizer.weight_decay=0.1"), torch.optim.AdamW, {"weight_decay": 0.1}),
+        (("optimizer=rmsprop",), torch.optim.RMSprop, {}),
+        (("optimizer=adagrad",), torch.optim.Adagrad, {}),
+    ],
+)
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_losses_and_weights_equal_those_of_a_bare_loop(words, kind, settings, clip_norm) -> None:  # type: ignore[no-untyped-def]
+    extra = ("engine.decay_norm_and_bias=true", f"engine.clip_norm={clip_norm or 'null'}", "optimizer.lr=0.01")
+    training, twin = assembled(*BASE, *words, *extra), assembled(*BASE, *words, *extra)
+    decay = settings.pop("weight_decay", training.config["optimizer"]["weight_decay"])
+    optimizer = kind(twin.model.parameters(), lr=0.01, weight_decay=decay, foreach=False, **settings)
+    settings["weight_decay"] = decay
+    for step in range(30):
+        training.program.step(step, [0.01], observed=False)
+        batch = twin.program.batches.take(step)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(twin.model(batch.inputs), batch.targets)
+        loss.backward()
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(twin.model.parameters(), clip_norm)
+        optimizer.step()
+        torch.testing.assert_close(training.program.losses[-1], loss.detach(), rtol=2e-5, atol=1e-7)
+    torch.testing.assert_close(parameters(training.model), parameters(twin.model), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_accumulation_in_uneven_parts_does_not_change_the_update(parts: int) -> None:
+    """32 samples in 3 or 5 parts are uneven; in float64 the trajectory is the same to rounding."""
+    runs = [assembled(*BASE, f"engine.accumulate={k}") for k in (1, parts)]
+    for training in runs:
+        training.model.double()
+        for step in range(10):
+            training.program.batches._store.inputs = training.program.batches._store.inputs.double()
+            training.program.step(step, [0.05], observed=step == 9)
+    torch.testing.assert_close(parameters(runs[0].model), parameters(runs[1].model), rtol=1e-10, atol=1e-12)
+    first, second = (training.program.read()[0] for training in runs)
+    assert first["train/loss"] == pytest.approx(second["train/loss"], rel=1e-9)
+    assert first["train/accuracy"] == second["train/accuracy"]
+
+
+def test_accumulation_counts_tokens_and_not_parts() -> None:
+    words = ("model=transformer", "dataset=pydocs", "dataset.batch_size=5", "model.width=16", "optimizer=sgd")
+    runs = [assembled(*words, "engine.max_steps=5", f"engine.accumulate={k}") for k in (1, 2)]
+    for training in runs:
+        training.model.double()
+        for step in range(5):
+            training.program.step(step, [0.1], observed=False)
+    torch.testing.assert_close(parameters(runs[0].model), parameters(runs[1].model), rtol=1e-9, atol=1e-11)
+
+
+def test_read_reports_means_and_the_clipped_fraction() -> None:
+    training = assembled(*BASE, "engine.clip_norm=1.0")
+    program = training.program
+    for step in range(7):
+        program.step(step, [0.05], observed=step == 6)
+    losses, norms = torch.stack(program.losses), torch.stack(program.norms)
+    values = program.read()[0]
+    assert values["train/loss"] == pytest.approx(losses.mean().item(), rel=1e-6)
+    assert values["optim/grad_norm"] == pytest.approx(norms[-1].item())
+    assert values["optim/clipped"] == pytest.approx((norms > 1.0).float().mean().item())
+    assert values["optim/effective_lr"] == pytest.approx(0.5)
+    assert 0 < values["optim/update_ratio"] < 1
+    assert 0 <= values["train/accuracy"] <= 1
+    assert program.losses == []
+
+
+def test_the_update_ratio_includes_clipping_momentum_and_lr() -> None:
+    training = assembled(*BASE, "engine.clip_norm=0.01", "optimizer.momentum=0", "optimizer.weight_decay=0")
+    before = parameters(training.model).clone()
+    training.program.step(0, [0.5], observed=True)
+    change = (parameters(training.model) - before).norm()
+    assert change.item() == pytest.approx(0.5 * 0.01, rel=1e-3)
+    assert training.program.read()[0]["optim/update_ratio"] == pytest.approx((change / before.norm()).item(), rel=1e-4)
+
+
+def test_evaluation_is_in_evaluation_mode_and_changes_nothing() -> None:
+    training = assembled("model=resnet", "engine.max_steps=5", "engine.label_smoothing=0.2")
+    for step in range(3):
+        training.program.step(step, [0.05], observed=False)
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    values = training.program.evaluate(training.validation)[0]
+    assert training.model.training
+    assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())
+    training.model.eval()
+    split = training.dataset.val
+    with torch.no_grad():
+        logits = training.model(split.inputs)
+    assert split.targets is not None
+    assert values["loss"] == pytest.approx(F.cross_entropy(logits, split.targets).item(), rel=1e-5)
+    assert values["accuracy"] == pytest.approx((logits.argmax(1) == split.targets).float().mean().item())
+
+
+def test_small_evaluation_batches_give_the_same_result() -> None:
+    training = assembled(*BASE)
+    small = EvalBatches(training.dataset, training.dataset.val, "cpu", max_batch=37)
+    whole, parts = training.program.evaluate(training.validation)[0], training.program.evaluate(small)[0]
+    assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+    assert parts["accuracy"] == whole["accuracy"]
+
+
+def test_bf16_trains_and_keeps_master_weights_in_fp32() -> None:
+    training = assembled(*BASE, "engine.precision=bf16", "optimizer.lr=0.05")
+    reference = assembled(*BASE, "optimizer.lr=0.05")
+    for step in range(20):
+        training.program.step(step, [0.05], observed=False)
+        reference.program.step(step, [0.05], observed=False)
+    assert all(parameter.dtype == torch.float32 for parameter in training.model.parameters())
+    ours, exact = training.program.read()[0]["train/loss"], reference.program.read()[0]["train/loss"]
+    assert ours == pytest.approx(exact, rel=0.02)
+    assert ours != exact
+
+
+def test_fp16_unscales_before_it_clips() -> None:
+    """Clipped to norm 0.01 whatever the loss scale: clipping scaled gradients would shrink the step 65,536 times."""
+    training = assembled(
+        *BASE, "engine.precision=fp16", "engine.clip_norm=0.01", "optimizer.momentum=0", "optimizer.weight_decay=0"
+    )
+    before = parameters(training.model).clone()
+    training.program.step(0, [0.5], observed=True)
+    assert (parameters(training.model) - before).norm().item() == pytest.approx(0.005, rel=1e-2)
+    values = training.program.read()[0]
+    assert values["optim/loss_scale"] == 65536
+    assert values["optim/grad_norm"] < 100
+
+
+def test_fp16_skips_an_overflowing_step_and_lowers_the_scale() -> None:
+    training = assembled(*BASE, "engine.precision=fp16")
+    training.program.precision.scaler._init_scale = 2.0**40  # overflows in the first backward pass
+    before = parameters(training.model).clone()
+    assert training.program.step(0, [0.5], observed=False)
+    assert torch.equal(parameters(training.model), before)
+    assert training.program.precision.scaler.get_scale() == 2.0**39
+    assert training.program.divergences == {}
+
+
+def test_foreign_models_draw_from_a_stream_of_their_own_per_step() -> None:
+    """torch's own Dropout uses the global generator: it is seeded per step, so any step can be repeated alone."""
+    training = assembled(*BASE)
+    program = training.program
+    drop = torch.nn.Dropout(0.5)
+    program.draws_globally = True
+    program.forward = lambda inputs: training.model(drop(inputs))  # type: ignore[assignment]
+    program.step(3, [0.0], observed=False)
+    torch.manual_seed(99)
+    program.step(3, [0.0], observed=False)
+    program.step(4, [0.0], observed=False)
+    assert torch.equal(program.losses[0], program.losses[1])
+    assert not torch.equal(program.losses[1], program.losses[2])

@@ -1,0 +1,50 @@
+"""Small trainings for the tests of the engine, built from the shipped configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optexp.assemble import Training, assemble
+from optexp.config.compose import Composer
+from optexp.engine.checkpoint import Checkpoints
+from optexp.engine.loop import Ending, Member, Row, train
+from optexp.engine.runtime import Interruption
+from optexp.tasks import check_composed
+
+_composers: list[Composer] = []
+
+
+class Rows:
+    """A sink that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def log(self, row: Row) -> None:
+        self.rows.append(dict(row))
+
+    def series(self, tag: str) -> list[float]:
+        return [row[tag] for row in self.rows if tag in row]
+
+    def without_times(self) -> list[Row]:
+        return [{key: value for key, value in row.items() if not key.startswith("time")} for row in self.rows]
+
+
+def assembled(*words: str) -> Training:
+    """Compose, check and assemble a training from override words."""
+    composer = Composer()
+    composed = composer.compose(words)
+    return assemble(composed.config, check_composed(composed), composed.choices)
+
+
+def member_of(training: Training, checkpoints: Checkpoints | None = None) -> tuple[Member, Rows]:
+    rows = Rows()
+    return Member(training.schedule, training.base_lr, [rows], checkpoints), rows
+
+
+def trained(training: Training, **changes: Any) -> tuple[Ending, Member, Rows]:
+    """Run the loop over a training and return how it ended, its member and what was logged."""
+    member, rows = member_of(training, changes.pop("checkpoints", None))
+    interruption = changes.pop("interruption", Interruption())
+    ending = train(training.program, [member], training.plan, training.validation, interruption, **changes)
+    return ending, member, rows

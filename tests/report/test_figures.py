@@ -1,0 +1,161 @@
+"""Figures: what is drawn is what was recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.patches import Rectangle
+
+from optexp.records.reading import Run, read_run
+from optexp.report.figures import curves, heat_map, legend_labels
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
+    """Collect the figures that are saved, to look at what is in them."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
+        figures.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+def runs_of(make_run: MakeRun, tmp_path: Path, *configs: dict[str, Any]) -> list[Run]:
+    return [read_run(make_run(tmp_path / str(number), **config)) for number, config in enumerate(configs)]
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_curves_show_the_recorded_numbers(make_run: MakeRun, tmp_path: Path, drawn: list[Figure]) -> None:
+    runs = runs_of(make_run, tmp_path, {"lr": 0.1}, {"lr": 0.2})
+    curves(runs, tmp_path / "c.png", ["A", "B"])
+    height, width = imread(tmp_path / "c.png").shape[:2]
+    assert width > 1200
+    assert height > 400
+    loss, accuracy = drawn[0].axes
+    assert [axes.get_title(loc="left") for axes in (loss, accuracy)] == ["loss", "accuracy"]
+    training, validation = loss.lines[:2]
+    assert list(training.get_xdata()) == [10 * i for i in range(1, 11)]
+    assert list(training.get_ydata()) == [1 / i for i in range(1, 11)]
+    assert list(validation.get_ydata()) == [0.3, 0.15]
+    assert validation.get_linewidth() > training.get_linewidth()
+    assert loss.lines[0].get_color() != loss.lines[2].get_color()
+    assert legend(drawn[0]) == ["A  lr=0.1", "B  lr=0.2", "training", "validation"]
+    assert drawn[0].get_suptitle() == "resnet on digits"
+
+
+def test_one_run_needs_no_names(make_run: MakeRun, tmp_path: Path, drawn: list[Figure]) -> None:
+    curves(runs_of(make_run, tmp_path, {}), tmp_path / "c.png")
+    assert not drawn[0].legends
+    texts = drawn[0].axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in texts] == ["training", "validation"]
+
+
+def test_divergence_is_a_cross_and_a_word(make_run: MakeRun, tmp_path: Path, drawn: list[Figure]) -> None:
+    curves(runs_of(make_run, tmp_path, {"lr": 0.1}, {"lr": 9.0, "status": "diverged"}), tmp_path / "c.png")
+    crosses = [line for line in drawn[0].axes[0].lines if line.get_marker() == "X"]
+    assert [list(cross.get_xdata()) for cross in crosses] == [[90]]  # the last step with a number
+    assert legend(drawn[0])[:2] == ["lr=0.1", "lr=9 (diverged at step 100)"]
+
+
+def test_an_explosion_does_not_flatten_the_other_runs(make_run: MakeRun, tmp_path: Path, drawn: list[Figure]) -> None:
+    calm, wild = runs_of(make_run, tmp_path, {"lr": 0.1}, {"lr": 9.0, "status": "diverged"})
+    with (wild.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 110, "epoch": 2, "time": 1, "train/loss": 1e30}\n')
+    curves([calm, wild], tmp_path / "c.png")
+    axes = drawn[0].axes[0]
+    assert axes.get_ylim()[1] < 10
+    cross = next(line for line in axes.lines if line.get_marker() == "X")
+    assert 90 < cross.get_xdata()[0] < 110
+    assert cross.get_ydata()[0] == pytest.approx(axes.get_ylim()[1])
+
+
+def test_runs_without_numbers_are_an_empty_picture(make_run: MakeRun, tmp_path: Path) -> None:
+    run = runs_of(make_run, tmp_path, {})[0]
+    (run.path / "metrics.jsonl").unlink()
+    curves([run], tmp_path / "c.png")
+    assert (tmp_path / "c.png").stat().st_size > 0
+
+
+def test_legend_says_what_differs_in_the_fewest_words(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = runs_of(
+        make_run,
+        tmp_path,
+        {"lr": 0.1, "momentum": 0.9},
+        {"lr": 0.001, "target": "torch.optim.AdamW", "eps": 1e-8},
+        {"lr": 0.1, "momentum": 0.0},
+    )
+    assert legend_labels(runs[:2]) == ["SGD lr=0.1", "AdamW lr=0.001"]
+    assert legend_labels(runs)[2] == "SGD lr=0.1 momentum=0"  # lr alone does not tell it from the first
+    assert legend_labels([runs[0], runs[0]]) == ["0", "0"]
+
+
+def test_a_grid_is_coloured_by_one_number_and_dashed_by_the_other(
+    make_run: MakeRun, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    grid = [{"lr": lr, "weight_decay": decay} for lr in (0.1, 0.2, 0.3) for decay in (0.0, 0.1, 0.2)]
+    curves(runs_of(make_run, tmp_path, *grid), tmp_path / "c.png")
+    lines = drawn[0].legends[0].get_lines()[:9]
+    assert len({line.get_color() for line in lines}) == 3
+    assert len({str(line._dash_pattern) for line in lines}) == 3
+    assert len({(line.get_color(), str(line._dash_pattern)) for line in lines}) == 9
+
+
+def cells(figure: Figure) -> dict[tuple[float, float], str]:
+    return {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+
+
+def test_heat_map_writes_each_value_where_it_belongs(tmp_path: Path, drawn: list[Figure]) -> None:
+    values = {(0.1, 0.0): 0.5, (0.01, 0.0): 0.25, (0.01, 1e-4): 2.0}
+    rows: list[dict[str, Any]] = [
+        {"lr": lr, "wd": wd, "val/loss": loss, "status": "completed"} for (lr, wd), loss in values.items()
+    ]
+    rows.append({"lr": 0.1, "wd": 1e-4, "val/loss": math.nan, "status": "diverged"})
+    heat_map(rows, "lr", "wd", "val/loss", tmp_path / "h.png")
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "0.0001"]
+    assert cells(drawn[0]) == {(0, 0): "0.2500", (1, 0): "0.5000", (0, 1): "2.0000", (1, 1): "diverged"}
+    rectangles = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert [patch.get_xy() for patch in rectangles if patch.get_hatch()] == [(0.5, 0.5)]
+    frame = rectangles[-1]
+    assert not frame.get_fill()
+    assert (round(frame.get_x()), round(frame.get_y())) == (0, 0)  # around the lowest loss
+
+
+def test_brighter_is_better_for_losses_and_accuracies(tmp_path: Path, drawn: list[Figure]) -> None:
+    for metric in ("val/loss", "val/accuracy"):
+        rows = [{"lr": x, "wd": 0, metric: value, "status": "completed"} for x, value in ((1, 0.1), (2, 0.9))]
+        heat_map(rows, "lr", "wd", metric, tmp_path / "h.png")
+    low_loss, high_loss = (sum(patch.get_facecolor()[:3]) for patch in drawn[0].axes[0].patches[:2])
+    low_accuracy, high_accuracy = (sum(patch.get_facecolor()[:3]) for patch in drawn[1].axes[0].patches[:2])
+    assert low_loss > high_loss
+    assert low_accuracy < high_accuracy
+
+
+def test_seeds_share_a_cell_and_lost_ones_are_counted(tmp_path: Path, drawn: list[Figure]) -> None:
+    rows: list[dict[str, Any]] = [{"lr": 1, "wd": 0, "val/loss": value, "status": "completed"} for value in (1.0, 2.0)]
+    rows.append({"lr": 2, "wd": 0, "val/loss": 4.0, "status": "completed"})
+    rows.append({"lr": 2, "wd": 0, "val/loss": 0.1, "status": "diverged"})  # from before it diverged: does not count
+    heat_map(rows, "lr", "wd", "val/loss", tmp_path / "h.png")
+    assert cells(drawn[0]) == {(0, 0): "1.5000\nn=2", (1, 0): "4.0000\n1 of 2 lost"}
+
+
+def test_a_heat_map_in_which_everything_diverged(tmp_path: Path, drawn: list[Figure]) -> None:
+    rows = [{"lr": lr, "wd": 0, "val/loss": None, "status": "diverged"} for lr in (1, 2)]
+    heat_map(rows, "lr", "wd", "val/loss", tmp_path / "h.png")
+    assert set(cells(drawn[0]).values()) == {"diverged"}
