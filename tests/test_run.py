@@ -203,12 +203,12 @@ def test_full_batch_gradient_descent(tmp_path: Path) -> None:
         (("dataset.batch_size=1258",), "dataset.batch_size=1258: digits has 1257 training samples"),
         (("engine.accumulate=33",), "engine.accumulate=33: a batch of 32 cannot be split"),
         (("schedule.warmup_steps=31",), "schedule.warmup_steps=31"),
-        (("model=transformer"), "model=transformer and dataset=digits: the model reads tokens"),
-        (("model._target_=torch.nn.Linear"), "model.in_features must be set"),
+        (("model=transformer",), "model=transformer and dataset=digits: the model reads tokens"),
+        (("model=linear", "model._target_=torch.nn.Linear"), "model.in_features must be set"),
         (("optimizer._target_=torch.nn.Linear",), "optimizer._target_=torch.nn.Linear: is not a torch.optim.Optimizer"),
         (("dataset._target_=torch.load",), "dataset._target_=torch.load: is not a dataset"),
         (("schedule._target_=torch.optim.lr_scheduler.StepLR",), "is not an optexp.schedules.Schedule"),
-        (("model._target_=torch.hub.load"), "model._target_=torch.hub.load: is not a model"),
+        (("model=linear", "model._target_=torch.hub.load"), "model._target_=torch.hub.load: is not a model"),
     ],
 )
 def test_what_cannot_start_is_refused(words: tuple[str, ...], message: str) -> None:

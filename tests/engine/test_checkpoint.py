@@ -166,7 +166,7 @@ def test_a_full_disk_is_a_storage_error_and_keeps_the_old_one(tmp_path: Path, mo
 
 def test_weights_of_takes_best_before_last_and_says_what_it_took(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    with pytest.raises(BadInput, match="engine.init_from="):
+    with pytest.raises(BadInput, match=r"engine\.init_from="):
         weights_of(tmp_path)
     checkpoints.save(10, tree(1.0), ["last", "best"])
     checkpoints.save(20, tree(2.0), ["last"])
