@@ -30,6 +30,9 @@ VERBS = {
 }
 
 
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status (see optexp.errors.Exit)."""
     words = sys.argv[1:] if argv is None else argv
@@ -37,12 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         if words and words[0] in VERBS:
             return int(import_module(f"optexp.commands.{words[0]}").main(words[1:]))
         return _start(words)
-    except BadInput as error:
-        print(f"optexp: {error}", file=sys.stderr)
-        return Exit.BAD_INPUT
-    except StorageError as error:
-        print(f"optexp: {error}", file=sys.stderr)
-        return Exit.STORAGE
+    except (BadInput, StorageError) as error:
+        print(f"optexp: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return Exit.BAD_INPUT if isinstance(error, BadInput) else Exit.STORAGE
     except KeyboardInterrupt:
         print("optexp: interrupted", file=sys.stderr)
         return Exit.SIGINT
@@ -61,6 +61,12 @@ class Request:
     flags: argparse.Namespace
     words: list[str]
 
+    def command(self) -> list[str]:
+        """Return the command line as it is recorded: everything that decides about what is computed."""
+        folder = self.flags.config_dir
+        flags = [*(["-m"] if self.flags.multirun else []), *(["--config-dir", folder] if folder else [])]
+        return ["optexp", *flags, *self.words]
+
     def hydra_argv(self) -> list[str]:
         """Return the arguments for Hydra, flags first: Hydra 1.3 rejects flags between override words."""
         flags = self.flags
@@ -68,7 +74,7 @@ class Request:
         for name in ("cfg", "package", "config_dir", "info"):
             value = getattr(flags, name)
             if value is not None:
-                argv += [f"--{name.replace('_', '-')}", *([value] if value else [])]
+                argv += [f"--{name.replace('_', '-')}", value]
         argv += [f"--{name.replace('_', '-')}" for name in ("hydra_help", "shell_completion") if getattr(flags, name)]
         return [*argv, *self.words]
 
@@ -85,16 +91,19 @@ def parse(words: list[str]) -> Request:
         parser.add_argument(*names, action="store_true")
     for names in (("--hydra-help",), ("--shell-completion", "-sc")):
         parser.add_argument(*names, action="store_true")
-    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    shown.add_argument("--info", "-i", nargs="?", const="all", choices=INFO)
     parser.add_argument("--package", "-p")
     parser.add_argument("--config-dir", "-cd")
-    parser.add_argument("--info", "-i", nargs="?", const="")
     parser.add_argument("overrides", nargs="*")
     flags = parser.parse_intermixed_args(words)
+    if (flags.resolve or flags.package) and not flags.cfg:
+        raise BadInput(f"{'--resolve' if flags.resolve else '--package'}: says how --cfg prints; add --cfg job")
     overrides = ["experiment=" + word[12:] if word.startswith("+experiment=") else word for word in flags.overrides]
     if not flags.shell_completion:
         for word in overrides:
-            if "=" not in word and not word.startswith("~"):
+            if word.startswith("=") or ("=" not in word and not word.startswith("~")):
                 raise BadInput(
                     f"'{word}' is neither a verb ({', '.join(VERBS)}) nor an override key=value{nearest(word, VERBS)}"
                 )
@@ -125,14 +134,15 @@ def _compose_and_run(request: Request) -> int:
 
     flags, words = request.flags, request.words
     composer = Composer(flags.config_dir, multirun=flags.multirun)
-    sweep = composer.is_sweep(words)
-    if flags.cfg or flags.info is not None:
-        composer.compose(composer.members(words)[0][0] if sweep else words)
+    if flags.cfg or flags.info:
+        if flags.multirun or composer.fixed(words) != words:
+            raise BadInput("--cfg and --info show one run: leave out -m and give every key one value")
+        composer.compose(words)
         return hydra_command_line(request.hydra_argv())
-    if sweep:
+    if composer.is_sweep(words):
         from optexp.sweeps.multirun import run_sweep
 
-        return run_sweep(composer, words, request.hydra_argv(), flags.dry_run)
+        return run_sweep(composer, words, request.command(), request.hydra_argv(), flags.dry_run)
     return _run_one(composer, request)
 
 
@@ -143,10 +153,11 @@ def _run_one(composer: Composer, request: Request) -> int:
     words = request.words
     composed = composer.compose(words)
     task = prepare(composed)
-    command = ["optexp", *words]
     if request.flags.dry_run:
-        print(f"ok: {shlex.join(command)}")
+        print(f"ok: {shlex.join(request.command())}")
         return Exit.DONE
     directory = claimed_directory(composed, "hydra.run.dir")
-    result = run_in_hydra(composer, [*words, directory.override], lambda: task.run(directory.path, command, words))
+    result = run_in_hydra(
+        composer, [*words, directory.override], lambda: task.run(directory.path, request.command(), words)
+    )
     return int(result.exit_status)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from datetime import datetime
 from pathlib import Path
 
+from optexp.commands import Parser
 from optexp.config.check import check
 from optexp.errors import Exit
 from optexp.records.reading import read_run
@@ -14,10 +14,11 @@ from optexp.records.run_directory import claim
 
 def main(argv: list[str]) -> int:
     """Repeat a run and compare the ends; returns the exit status of the new run."""
-    parser = argparse.ArgumentParser(
-        prog="optexp rerun",
-        description="Repeat a run with the same configuration and seed in a new directory. On one machine's CPU the "
-        "repetition is equal bit for bit.",
+    parser = Parser(
+        "rerun",
+        "Repeat a run with the same configuration and seed in a new directory.\n"
+        "On one machine's CPU the repetition is equal bit for bit.",
+        "  optexp rerun outputs/runs/2026-01-31/120000-digits-resnet-sgd",
     )
     parser.add_argument("dir", type=Path, metavar="DIR", help="the run directory to repeat")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="your own package to import")
@@ -25,7 +26,7 @@ def main(argv: list[str]) -> int:
     run = read_run(options.dir)
     choices = run.info.get("choices") or {}
     config = {**run.config, "trust": options.trust}
-    engine = check(config, choices)
+    engine = check(config, choices, ["trust"])
 
     from optexp.assemble import assemble  # only now torch is needed
     from optexp.run import execute

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from optexp.commands import Parser
 from optexp.config.check import check
 from optexp.errors import BadInput, Exit
 from optexp.records.reading import read_run
@@ -12,10 +12,11 @@ from optexp.records.reading import read_run
 
 def main(argv: list[str]) -> int:
     """Resume a run; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="optexp resume",
-        description="Go on with an interrupted, failed or diverged run from its last checkpoint. On a CPU the result "
-        "is, bit for bit, that of a run that was never interrupted.",
+    parser = Parser(
+        "resume",
+        "Go on with an interrupted, failed or diverged run from its last checkpoint, in the same directory.\n"
+        "On a CPU the result is, bit for bit, that of a run that was never interrupted.",
+        "  optexp resume outputs/runs/2026-01-31/120000-digits-resnet-sgd",
     )
     parser.add_argument("dir", type=Path, metavar="DIR", help="the run directory")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="your own package to import")
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> int:
         raise BadInput(f"{options.dir}: is still running (process {run.info['process']['pid']})")
     choices = run.info.get("choices") or {}
     config = {**run.config, "trust": options.trust}
-    engine = check(config, choices)
+    engine = check(config, choices, ["trust"])
 
     from optexp.assemble import assemble  # only now torch is needed
     from optexp.run import execute

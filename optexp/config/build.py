@@ -57,7 +57,7 @@ def _import(key: str, name: str, module_name: str) -> Any:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
-        hint = f"; is '{missing}' installed?" if not name.startswith(missing + ".") else ""
+        hint = f"; is '{missing}' installed?" if "." not in missing else ""
         raise BadInput(f"{key}._target_={name}: no module named '{missing}'{hint}") from None
     except ImportError as error:
         raise BadInput(f"{key}._target_={name}: cannot be imported ({str(error).splitlines()[0]})") from None
@@ -78,6 +78,8 @@ def check_arguments(
     """
     parameters = inspect.signature(target).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if str(getattr(target, "__module__", "")).split(".")[0] == "pytorch_optimizer":
+        takes_any = False  # its optimizers accept **kwargs and drop what they do not know
     supplied = set(supplied)
     takes = [
         name

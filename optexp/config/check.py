@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pkgutil
 import typing
+from pathlib import Path
 from typing import Any
 
 from optexp.config import build, values
@@ -23,14 +25,33 @@ def check(config: dict[str, Any], choices: dict[str, str | None], overridden: ty
     `choices` maps each group to the choice made (for the wording of errors); `overridden` are the keys or groups
     the user set, which must belong to groups the task reads. Raises BadInput.
     """
-    for key, annotation in TOP_LEVEL.items():
-        _value(key, config.get(key), annotation)
+    overridden = list(overridden)
+    _top_level(config, overridden)
     _task(config["task"], overridden)
     engine = engine_settings(config["engine"])
     _dataset(config["dataset"])
     _optimizer(config["optimizer"], choices.get("optimizer"))
     _schedule(config["schedule"])
     return engine
+
+
+def _top_level(config: dict[str, Any], overridden: list[str]) -> None:
+    groups = (*GROUPS_OF_A_TRAINING, "task")
+    for key, value in config.items():
+        if key == "experiment":  # its values were meant for other keys, and would be ignored here
+            raise BadInput("experiment: its file must begin with the line '# @package _global_'")
+        if key not in (*groups, *TOP_LEVEL):
+            known = [*groups, *TOP_LEVEL]
+            raise BadInput(f"{key}={value}: no such key{nearest(key, known)}; there are {listed(known)}")
+    for group in groups:
+        if not isinstance(config.get(group), dict):
+            raise BadInput(f"{group}: nothing is chosen; a run needs {group}=…")
+    for key, annotation in TOP_LEVEL.items():
+        _value(key, config.get(key), annotation)
+    if not config["output_dir"]:
+        raise BadInput("output_dir=: allowed is the name of a folder")
+    if config["trust"] and "trust" not in overridden:
+        raise BadInput(f"trust={config['trust']}: is set in a file; allowed is the command line only: trust=[package]")
 
 
 def engine_settings(node: dict[str, Any]) -> Engine:
@@ -54,7 +75,10 @@ def _value(key: str, value: Any, annotation: Any) -> None:
         raise BadInput(f"{key}={shown}: allowed is {values.allowed(annotation)}")
 
 
-def _task(task: dict[str, Any], overridden: typing.Iterable[str]) -> None:
+def _task(task: dict[str, Any], overridden: list[str]) -> None:
+    tasks = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parents[1] / "tasks")])]
+    if task.get("name") not in tasks:
+        raise BadInput(f"task.name={task.get('name')}: no such task; there are {listed(tasks)}")
     reads = task.get("reads", GROUPS_OF_A_TRAINING)
     for key in overridden:
         group = key.split(".")[0]
@@ -70,15 +94,13 @@ def _dataset(node: dict[str, Any]) -> None:
 
 def _optimizer(node: dict[str, Any], choice: str | None) -> None:
     target = str(node.get("_target_", ""))
+    if node.get("differentiable") is True:
+        raise BadInput("optimizer.differentiable=true: a training step updates in place; allowed is false")
+    # Other libraries give other meanings to a name: AdEMAMix has alpha = 5. The learning rate is one everywhere.
+    known = OPTIMIZER_ARGUMENTS if target.startswith("torch.") else {"lr": OPTIMIZER_ARGUMENTS["lr"] | None}
     for name, value in node.items():
-        annotation = OPTIMIZER_ARGUMENTS.get(name)
-        if annotation is None:
-            continue
-        if name == "differentiable" and value is True:
-            raise BadInput("optimizer.differentiable=true: a training step updates in place; allowed is false")
-        if value is None and not target.startswith("torch."):
-            continue  # null may mean "the default" in optimizers that are not torch's
-        _value(f"optimizer.{name}", value, annotation)
+        if name in known:
+            _value(f"optimizer.{name}", value, known[name])
     if target == "torch.optim.SGD" or target == "torch.optim.sgd.SGD":
         momentum, dampening = node.get("momentum", 0), node.get("dampening", 0)
         if node.get("nesterov") and momentum == 0:

@@ -1,8 +1,8 @@
 """The only module that composes with Hydra: from override words to plain configurations, with errors for people.
 
 Hydra needs about 50 ms to compose one configuration, so it composes once per combination of *group choices*
-(`model=mlp`); overrides of *values* (`optimizer.lr=0.1`) are applied here, with the semantics of Hydra's override
-grammar. A sweep over values therefore composes once whatever its size. Tests compare the result with Hydra's own.
+(`model=mlp`); overrides of *values* (`optimizer.lr=0.1`) are applied to a copy, by the function with which Hydra
+itself applies them. A sweep over values therefore composes once whatever its size.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.global_hydra import GlobalHydra
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.version import setbase
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from optexp.config import resolvers
@@ -49,26 +50,28 @@ class Composer:
         resolvers.register()
         self.multirun = multirun
         self._bases: dict[tuple[str, ...], DictConfig] = {}
-        self._searchpath: list[str] = []
+        if config_dir is not None and not Path(config_dir).is_dir():
+            raise BadInput(f"--config-dir {config_dir}: no such folder")
+        search_path = create_config_search_path(str(shipped_folder()))
         if config_dir is not None:
-            if not Path(config_dir).is_dir():
-                raise BadInput(f"--config-dir {config_dir}: no such folder")
-            self._searchpath.append(f"hydra.searchpath=[{quoted('file://' + str(Path(config_dir).resolve()))}]")
-        GlobalHydra.instance().clear()
-        initialize_config_dir(config_dir=str(shipped_folder()), job_name="optexp", version_base="1.3")
-        self._load([])  # makes the search path, and with it the groups, known
+            search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}", anchor="schema")
+        setbase("1.3")
+        self.loader = ConfigLoaderImpl(search_path)
+        self._hydra = Hydra("optexp", self.loader)
         self.parser = OverridesParser.create(config_loader=self.loader)
-
-    @property
-    def loader(self) -> ConfigLoader:
-        return GlobalHydra.instance().config_loader()
 
     def parse(self, words: Sequence[str]) -> list[Override]:
         """Parse override words with Hydra's grammar."""
+        return [self._parse_word(word) for word in words]
+
+    def _parse_word(self, word: str) -> Override:
         try:
-            return self.parser.parse_overrides(list(words))
+            return self.parser.parse_overrides([word])[0]
         except HydraException as error:
-            raise BadInput(f"cannot read the overrides: {_first_line(error)}") from None
+            # What Hydra says of a function call is for people; what it says of characters is for its grammar's authors.
+            reasons = [line for line in str(error).splitlines() if "while evaluating" in line]
+            reason = reasons[0] if reasons else "values with special characters need quotes: 'key=\"value\"'"
+            raise BadInput(f"{word}: cannot be read as key=value; {reason}") from None
 
     def is_sweep(self, words: Sequence[str]) -> bool:
         """Return whether the request is a sweep: by `-m`, or by `hydra.mode: MULTIRUN` in a chosen file.
@@ -92,9 +95,12 @@ class Composer:
     def members(self, words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
         """Expand sweep words into the override words of each member; see `expand`."""
         try:
-            return expand(self.parse(words))
+            members, swept = expand(self.parse(words))
         except HydraException as error:
             raise BadInput(_first_line(error)) from None
+        if not members:
+            raise BadInput(f"{' '.join(words)}: stands for no value at all, so the sweep has no members")
+        return members, swept
 
     def compose(self, words: Sequence[str]) -> Composed:
         """Compose one run (no sweep words). Raises BadInput naming the key, its value and what is allowed."""
@@ -110,10 +116,7 @@ class Composer:
 
     def with_hydra(self, words: Sequence[str], mode: RunMode) -> DictConfig:
         """Return Hydra's own composition of a checked request, for Hydra's own use."""
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        overrides = [*self._searchpath, *words]
-        return hydra.compose_config("config", overrides, run_mode=mode, from_shell=False, with_log_configuration=False)
+        return self._hydra.compose_config("config", list(words), mode, from_shell=False, with_log_configuration=False)
 
     def _base(self, groups: Sequence[Override]) -> DictConfig:
         words = tuple(str(override.input_line) for override in groups)
@@ -125,7 +128,9 @@ class Composer:
 
     def _load(self, words: list[str]) -> DictConfig:
         try:
-            cfg = hydra_compose("config", [*self._searchpath, *words], return_hydra_config=True)
+            cfg = self.with_hydra(words, RunMode.RUN)
+        except yaml.YAMLError as error:  # a file of the user's; its name is in the text
+            raise BadInput(f"--config-dir: {' '.join(str(error).split())}") from None
         except (HydraException, OmegaConfBaseException) as error:
             raise BadInput(_first_line(error)) from None
         if self.multirun:
@@ -134,8 +139,9 @@ class Composer:
         return cfg
 
     def _is_group(self, override: Override) -> bool:
+        """Return whether a word chooses from a group (`optimizer={lr: 0.1}` sets values in it)."""
         name = override.key_or_group
-        return "." not in name and bool(self.loader.get_group_options(name))
+        return "." not in name and bool(self.loader.get_group_options(name)) and not isinstance(override.value(), dict)
 
     def groups(self) -> list[str]:
         """Return the names of the config groups a user may choose from."""
@@ -144,32 +150,34 @@ class Composer:
     def _check_choice(self, override: Override) -> None:
         group, value = override.key_or_group, override.value()
         choices = self.loader.get_group_options(group)
+        if override.is_delete():
+            return
         for choice in value if isinstance(value, list) else [value]:
-            if not override.is_delete() and choice is not None and str(choice) not in choices:
+            if choice is None:
+                raise BadInput(f"{group}=null: choose one of {listed(choices)}; ~{group} drops the choice made so far")
+            if str(choice) not in choices:
                 raise BadInput(
                     f"{group}={choice}: no such {group}{nearest(str(choice), choices)}; choose one of {listed(choices)}"
                 )
 
     def _apply(self, override: Override, cfg: DictConfig) -> None:
-        """Apply one value override in place, as Hydra's grammar defines `key=`, `+key=`, `++key=` and `~key`."""
+        """Apply one value override in place: `key=`, `+key=`, `++key=` or `~key`."""
         key = override.key_or_group
-        exists = _exists(cfg, key)
-        if override.is_delete():
-            if not exists:
-                raise BadInput(f"~{key}: there is no such key to drop")
-            parent, _, leaf = key.rpartition(".")
-            with open_dict(cfg):
-                del (OmegaConf.select(cfg, parent) if parent else cfg)[leaf]
-            return
-        if override.is_add() and exists and isinstance(OmegaConf.select(cfg, key), int | float | str | None):
-            raise BadInput(f"+{key}: the key exists already; write {key}=… to change it")
-        if not (exists or override.is_add() or override.is_force_add()):
+        changes = not (override.is_add() or override.is_force_add() or override.is_delete())
+        if changes and not _exists(cfg, key):
             raise BadInput(self._unknown_key(override, cfg))
         try:
-            with open_dict(cfg):
-                OmegaConf.update(cfg, key, override.value(), merge=True)
-        except OmegaConfBaseException as error:
-            raise BadInput(f"{key}={override.get_value_element_as_str()}: {_first_line(error)}") from None
+            ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
+        except ConfigCompositionException as error:
+            if error.__cause__ is not None:
+                reason = _first_line(error.__cause__)
+            elif override.is_add():
+                reason = f"the key exists already; write {key}=… to change it"
+            elif not _exists(cfg, key):
+                reason = "there is no such key to drop"
+            else:
+                reason = f"cannot be dropped, because {key} is {OmegaConf.select(cfg, key)}"
+            raise BadInput(f"{override.input_line}: {reason}") from None
 
     def _unknown_key(self, override: Override, cfg: DictConfig) -> str:
         """Say which keys there are where an unknown one was given."""
@@ -183,7 +191,7 @@ class Composer:
             )
         if not isinstance(node, DictConfig):
             top = key.split(".")[0]
-            known = [str(name) for name in cfg if isinstance(cfg._get_node(name), DictConfig)]
+            known = [str(name) for name in cfg if name != "hydra" and isinstance(cfg._get_node(name), DictConfig)]
             return f"{key}={value}: no such key{nearest(top, known)}; the groups with keys are {listed(known)}"
         keys = [str(name) for name in node if name != "_target_"]
         choice = cfg.hydra.runtime.choices.get(parent)
@@ -212,18 +220,22 @@ def expand(overrides: Sequence[Override]) -> tuple[list[list[str]], list[str]]:
 
 def quoted(text: str) -> str:
     """Quote a string for Hydra's override grammar."""
-    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
 def _exists(cfg: DictConfig, key: str) -> bool:
     node: Any = cfg
     for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in node._content:  # type: ignore[operator]
+        if isinstance(node, ListConfig) and part.isdigit() and int(part) < len(node):
+            node = node._get_node(int(part))
+        elif isinstance(node, DictConfig) and part in node._content:  # type: ignore[operator]
+            node = node._get_node(part)
+        else:
             return False
-        node = node._get_node(part)
     return True
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

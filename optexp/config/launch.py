@@ -37,8 +37,11 @@ def claimed_directory(composed: Composed, key: str) -> Directory:
 
     A directory the user names is taken as it is, unless it holds a run; ours get a number when the name is taken.
     """
-    wanted = Path(str(OmegaConf.select(composed.hydra, key.removeprefix("hydra."))))
+    text = str(OmegaConf.select(composed.hydra, key.removeprefix("hydra.")))
+    wanted = Path(text)
     if any(word.lstrip("+").startswith(f"{key}=") for word in composed.overrides):
+        if not text:
+            raise BadInput(f"{key}=: allowed is the name of a folder")
         if (wanted / RUN_FILE).exists() or (wanted / "sweep.json").exists():
             raise BadInput(f"{key}={wanted}: already holds results; name another directory")
         try:

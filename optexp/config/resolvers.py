@@ -25,7 +25,7 @@ def run_name(*, _root_: Any) -> str:
     """Return the name a run's directory gets: `name`, or the experiment, or data set, model and optimizer."""
     choices = _root_.hydra.runtime.choices
     parts = [choices.get(group) for group in ("dataset", "model", "optimizer")]
-    return slug(str(_root_.name or choices.get("experiment") or "-".join(str(part) for part in parts if part)))
+    return slug(str(_root_.get("name") or choices.get("experiment") or "-".join(str(part) for part in parts if part)))
 
 
 def register() -> None:

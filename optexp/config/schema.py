@@ -86,7 +86,7 @@ OPTIMIZER_ARGUMENTS: dict[str, Any] = {
     "weight_decay": Annotated[float, AtLeast(0)],
     "betas": list[Annotated[float, Between(0, 1, open_above=True)]],
     "alpha": Annotated[float, Between(0, 1)],
-    "eps": Annotated[float, AtLeast(0)],
+    "eps": Annotated[float, AtLeast(0)] | list[Annotated[float, AtLeast(0)] | None],  # Adafactor has two
     "lr_decay": Annotated[float, AtLeast(0)],
     "initial_accumulator_value": Annotated[float, AtLeast(0)],
     "nesterov": bool,

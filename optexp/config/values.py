@@ -85,9 +85,10 @@ def fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, annotation)
     if annotation in (None, type(None)):
         return value is None
-    if isinstance(annotation, type) and annotation is not object:
+    try:
         return isinstance(value, annotation)  # e.g. torch.Tensor: nothing in a YAML file is one
-    return True
+    except TypeError:  # Any, a protocol, a type variable: not understood
+        return True
 
 
 def allowed(annotation: Any) -> str:
@@ -100,7 +101,7 @@ def allowed(annotation: Any) -> str:
         plain = [choice for choice in arguments if _from_yaml(choice)]
         return " or ".join(dict.fromkeys(allowed(choice) for choice in plain))
     if origin is Literal:
-        return "one of " + ", ".join(_shown(choice) for choice in arguments)
+        return ("one of " if len(arguments) > 1 else "") + ", ".join(_shown(choice) for choice in arguments)
     if origin in (list, Sequence) and arguments:
         return f"a list, each {allowed(arguments[0])}"
     if origin is tuple and arguments:

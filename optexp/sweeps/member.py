@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -10,9 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from optexp.config.compose import Composed, plain
 from optexp.errors import BadInput, StorageError
 from optexp.records.provenance import config_hash
-from optexp.records.run_directory import RunRecord
+from optexp.records.run_directory import RUN_FILE, RunRecord
 from optexp.sweeps.record import SweepRecord
 from optexp.tasks import prepare
+
+log = logging.getLogger(__name__)
 
 
 def run_member(cfg: DictConfig) -> float:
@@ -25,14 +29,21 @@ def run_member(cfg: DictConfig) -> float:
     path = Path(hydra.runtime.output_dir)
     overrides = [str(word) for word in hydra.overrides.task]
     composed = Composed(plain(cfg), dict(hydra.runtime.choices), overrides, OmegaConf.structured(hydra))
-    command = ["optexp", *overrides]
+    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    command = ["optexp", *(word for folder in folders for word in ("--config-dir", folder)), *overrides]
     title = _title(path, int(hydra.job.num))
     try:
         result = prepare(composed).run(path, command, overrides, member=title)
-    except (BadInput, StorageError) as error:
-        info = {"seed": composed.config["seed"], "overrides": overrides, "config_hash": config_hash(composed.config)}
-        RunRecord.create(path, composed.config, command, info).finish("failed", str(error))
-        print(f"{title}  failed  {error}", flush=True)
+    except Exception as error:  # noqa: BLE001 - code of the user's may do anything; the other members must go on
+        reason = str(error)
+        if not isinstance(error, BadInput | StorageError):
+            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            log.error("the member could not be started\n%s", traceback.format_exc())
+        if not (path / RUN_FILE).exists():
+            info = {"seed": composed.config["seed"], "overrides": overrides}
+            info["config_hash"] = config_hash(composed.config)
+            RunRecord.create(path, composed.config, command, info).finish("failed", reason)
+        print(f"{title}  failed  {reason}", flush=True)
         return float("inf")
     if result.status == "interrupted":
         raise SystemExit(result.exit_status)

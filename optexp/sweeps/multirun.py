@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
-from collections.abc import Sequence
-from typing import Any
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 from optexp.config.compose import Composed, Composer, quoted
 from optexp.config.launch import claimed_directory, hydra_command_line, launch_sweep
@@ -19,8 +21,10 @@ from optexp.tasks import check_composed, prepare
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
-def run_sweep(composer: Composer, words: Sequence[str], argv: Sequence[str], dry_run: bool) -> int:
-    """Run the sweep that the override words describe; `argv` is the same request in Hydra's form.
+def run_sweep(
+    composer: Composer, words: Sequence[str], command: Sequence[str], argv: Sequence[str], dry_run: bool
+) -> int:
+    """Run the sweep that the override words describe; `command` and `argv` are the same request for us and for Hydra.
 
     Every member is composed and checked before anything is created. Returns the exit status: 0 also when members
     diverged (that is data), MEMBERS_FAILED when some failed, 128 + signal when interrupted.
@@ -37,16 +41,17 @@ def run_sweep(composer: Composer, words: Sequence[str], argv: Sequence[str], dry
         print(f"{len(members)} members, nothing trained")
         return Exit.DONE
     directory = claimed_directory(base, "hydra.sweep.dir")
-    record = SweepRecord(["optexp", "-m", *words], swept, _records(members, composed, swept))
+    record = SweepRecord(list(command), swept, _records(members, composed, swept))
     record.write(directory.path)
     print(f"sweep of {len(members) or 'unknown'} members in {directory.path}", flush=True)
     status = int(Exit.DONE)
     try:
-        if foreign:
-            hydra_command_line([*argv, directory.override], run_member)
-        else:
-            shared = [*composer.fixed(words), directory.override]
-            launch_sweep(composer, shared, _jobs(record), run_member)
+        with _ended_by_signals():
+            if foreign:
+                hydra_command_line([*argv, directory.override], run_member)
+            else:
+                shared = [*composer.fixed(words), directory.override]
+                launch_sweep(composer, shared, _jobs(record), run_member)
     except (SystemExit, KeyboardInterrupt) as stop:
         status = int(stop.code or 0) if isinstance(stop, SystemExit) else int(Exit.SIGINT)
     finally:
@@ -59,6 +64,21 @@ def run_sweep(composer: Composer, words: Sequence[str], argv: Sequence[str], dry
     ):
         return Exit.MEMBERS_FAILED
     return status
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the sweep, summary included, when they come while no member is training."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _jobs(record: SweepRecord) -> list[list[str]]:
