@@ -246,10 +246,8 @@ def _decay_note(optimizer: Optimizer) -> str:
     if not decayed:
         return ""
     exempt = sum(len(group["params"]) for group in optimizer.param_groups if not group.get("weight_decay"))
+    decay = f"weight decay {decayed[0]['weight_decay']:g}"
     if not exempt:
-        return f"weight decay {decayed[0]['weight_decay']:g} acts on all parameters, biases and normalization included"
+        return f"{decay} on all tensors, biases and normalization included"
     number = sum(len(group["params"]) for group in decayed)
-    return (
-        f"weight decay {decayed[0]['weight_decay']:g} acts on {number} weight tensors; "
-        f"{exempt} bias and normalization tensors are exempt (engine.decay_norm_and_bias=false)"
-    )
+    return f"{decay} on {number} tensors; engine.decay_norm_and_bias=false exempts {exempt} others"

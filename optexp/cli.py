@@ -8,6 +8,8 @@ or for an error that can be found without them.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import shlex
 import sys
 import traceback
@@ -38,15 +40,20 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         if words and words[0] in VERBS:
-            return int(import_module(f"optexp.commands.{words[0]}").main(words[1:]))
-        return _start(words)
+            status = int(import_module(f"optexp.commands.{words[0]}").main(words[1:]))
+        else:
+            status = _start(words)
+        sys.stdout.flush()
+        return status
     except (BadInput, StorageError) as error:
         print(f"optexp: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return Exit.BAD_INPUT if isinstance(error, BadInput) else Exit.STORAGE
     except KeyboardInterrupt:
         print("optexp: interrupted", file=sys.stderr)
         return Exit.SIGINT
-    except BrokenPipeError:  # the reader of our output (`| head`) has left
+    except BrokenPipeError:  # the reader of our output (`| head`) has left: say nothing more, not even at exit
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
     except Exception as error:  # noqa: BLE001 - the last resort, so that a bug ends with a line and a status, too
         traceback.print_exc()
@@ -122,15 +129,15 @@ def _start(words: list[str]) -> int:
         print_help(VERBS, flags.config_dir)
         return Exit.DONE
     if flags.hydra_help or flags.shell_completion:
-        from optexp.config.launch import hydra_command_line
+        from optexp.config.launch import show
 
-        return hydra_command_line(request.hydra_argv())
+        return show(request.hydra_argv())
     return _compose_and_run(request)
 
 
 def _compose_and_run(request: Request) -> int:
     from optexp.config.compose import Composer
-    from optexp.config.launch import hydra_command_line
+    from optexp.config.launch import show
 
     flags, words = request.flags, request.words
     composer = Composer(flags.config_dir, multirun=flags.multirun)
@@ -138,7 +145,7 @@ def _compose_and_run(request: Request) -> int:
         if flags.multirun or composer.fixed(words) != words:
             raise BadInput("--cfg and --info show one run: leave out -m and give every key one value")
         composer.compose(words)
-        return hydra_command_line(request.hydra_argv())
+        return show(request.hydra_argv())
     if composer.is_sweep(words):
         from optexp.sweeps.multirun import run_sweep
 

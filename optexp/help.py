@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import math
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from optexp.errors import BadInput
@@ -43,24 +47,27 @@ def print_help(verbs: Mapping[str, str], config_dir: str | None = None) -> None:
     print("\nGroups: choose with group=choice, change a value with group.key=value")
     for group, choices in groups(folders).items():
         print(f"\n  {group}")
-        width = max(len(name) for name in choices)
-        for name, meaning in choices.items():
-            print(f"    {name:<{width}}  {meaning}")
+        _print_columns(choices.items(), indent=4)
     print("\nVerbs: optexp VERB --help says more")
-    _columns(verbs.items())
+    _print_columns(verbs.items())
     print("\nFlags: they may stand anywhere")
-    _columns(FLAGS)
+    _print_columns(FLAGS)
     print('\nTab completion: eval "$(optexp -sc install=bash)" (or zsh, fish)')
     print(
         "Exit status: 0 done, 1 unexpected error, 2 bad input, 3 diverged, 4 members failed, 5 storage, 130 interrupted"
     )
 
 
-def _columns(rows: object) -> None:
-    pairs = list(rows)  # type: ignore[call-overload]
-    width = max(len(name) for name, _ in pairs)
+def _print_columns(rows: Iterable[tuple[str, str]], indent: int = 2) -> None:
+    """Print names and meanings; on a terminal, long meanings are wrapped below themselves."""
+    pairs = list(rows)
+    names = max(len(name) for name, _ in pairs)
+    room = shutil.get_terminal_size().columns - indent - names - 2 if sys.stdout.isatty() else math.inf
     for name, meaning in pairs:
-        print(f"  {name:<{width}}  {meaning}")
+        lines = textwrap.wrap(meaning, int(max(room, 30))) if len(meaning) > room else [meaning]
+        print(f"{'':{indent}}{name:<{names}}  {lines[0]}".rstrip())
+        for line in lines[1:]:
+            print(f"{'':{indent + names + 2}}{line}")
 
 
 def shipped_folder() -> Path:

@@ -6,7 +6,7 @@ import logging
 import shlex
 import signal
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from optexp.assemble import Training
+from optexp.config import build
 from optexp.datasets.batches import EvalBatches
 from optexp.engine.checkpoint import Checkpoints
 from optexp.engine.loop import Ending, Member, train
@@ -117,7 +118,7 @@ def _files(training: Training, path: Path, command: Sequence[str], resumed_at: i
         metrics.truncate_after(resumed_at)
     events = TensorBoard(
         path / "tensorboard",
-        hparams=_hparams(training.config),
+        hparams=_hparams(training),
         config_yaml=config_text(training.config),
         command=shlex.join(command),
         purge_step=None if resumed_at is None else resumed_at + 1,
@@ -155,12 +156,28 @@ def _described(training: Training) -> str:
     return f"{type(training.optimizer).__name__} ({settings}), schedule {type(training.schedule.schedule).__name__}"
 
 
-def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of TensorBoard's HParams table: what people vary, and not where files lie."""
-    groups = ("model", "dataset", "optimizer", "schedule", "engine")
-    left_out = {"engine.log_every", "engine.eval_every", "engine.checkpoint_every", "dataset.root", "dataset.download"}
-    columns = {key: value for key, value in flat(config).items() if key.split(".")[0] in groups and key not in left_out}
-    return {key.replace("._target_", ""): value for key, value in columns.items()} | {"seed": config["seed"]}
+# What people vary or compare; the rest of the configuration is in config.yaml and in TensorBoard's text tab.
+_ENGINE_COLUMNS = (
+    "epochs",
+    "max_steps",
+    "clip_norm",
+    "accumulate",
+    "label_smoothing",
+    "decay_norm_and_bias",
+    "precision",
+)
+
+
+def _hparams(training: Training) -> dict[str, Any]:
+    """Return the columns of TensorBoard's HParams table: choices of the groups, their settings, and the seed."""
+    config = training.config
+    columns = {
+        group: training.choices.get(group) for group in ("model", "dataset", "optimizer", "schedule", "experiment")
+    }
+    settings = flat({group: build.arguments(config[group]) for group in ("optimizer", "schedule", "model")})
+    engine = {f"engine.{key}": config["engine"][key] for key in _ENGINE_COLUMNS}
+    batch_size = training.plan.samples_per_step
+    return {**columns, **settings, "dataset.batch_size": batch_size, **engine, "seed": config["seed"]}
 
 
 def _evaluate_test(training: Training, member: Member, ending: Ending) -> None:

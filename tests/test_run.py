@@ -45,7 +45,10 @@ def test_a_completed_run_records_everything(tmp_path: Path, capsys: pytest.Captu
     assert info["data"]["sizes"] == {"train": 1257, "val": 270, "test": 270}
     # 64·16 + 16 + 16·10 + 10 parameters; 2 FLOPs per multiply-add of the two matrices
     assert info["model"] == {"parameters": 1210, "flops_per_sample": 2 * (64 * 16 + 16 * 10)}
-    assert any("weight decay 0.0005 acts on 2 weight tensors; 2 bias" in note for note in info["notes"])
+    assert any(
+        "weight decay 0.0005 on 2 tensors; engine.decay_norm_and_bias=false exempts 2 others" in note
+        for note in info["notes"]
+    )
     assert result.objective == info["best"]["value"] == min(row["val/loss"] for row in run.rows if "val/loss" in row)
     assert run.config["optimizer"]["lr"] == 0.1
     assert set(run.metrics) >= {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,8 +94,20 @@ def launch_sweep(
     callbacks.on_multirun_end(config=cfg, config_name="config")
 
 
-def hydra_command_line(argv: Sequence[str], task: Callable[[Any], Any] = lambda config: None) -> int:
-    """Run Hydra's own command line: for `--cfg`, `--info`, completion, and sweepers that are not ours."""
+def show(argv: Sequence[str]) -> int:
+    """Print what Hydra's own command line shows for `--cfg`, `--info`, `--hydra-help` and completion.
+
+    It is printed in one piece, because Hydra answers a reader who leaves early (`| head`) with pages of tracebacks.
+    """
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        hydra_command_line(argv, lambda config: None)
+    print(shown.getvalue(), end="")
+    return Exit.DONE
+
+
+def hydra_command_line(argv: Sequence[str], task: Callable[[Any], Any]) -> None:
+    """Run Hydra's own command line, with a sweeper that is not ours."""
     GlobalHydra.instance().clear()
     before = sys.argv
     sys.argv = ["optexp", *argv]
@@ -101,4 +115,3 @@ def hydra_command_line(argv: Sequence[str], task: Callable[[Any], Any] = lambda 
         hydra.main(config_path=str(shipped_folder()), config_name="config", version_base="1.3")(task)()
     finally:
         sys.argv = before
-    return Exit.DONE

@@ -82,7 +82,8 @@ class SingleRun:
             draw_outside_compilation(model)
         self.forward = torch.compile(model) if compiled else model
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.guard = guard or Guard(optimizer, self.parameters[0].device)
+        # GradScaler takes the optimizer's flags for itself, so with fp16 the host looks at each loss.
+        self.guard = guard or Guard(optimizer, self._device, on_device=False if precision.scaler.is_enabled() else None)
         self.update_ratio = UpdateRatio(self.parameters)
         self.step_state = attach_step_state(model)
         self.step_state.seed = seed

@@ -43,7 +43,8 @@ def run_sweep(
     directory = claimed_directory(base, "hydra.sweep.dir")
     record = SweepRecord(list(command), swept, _records(members, composed, swept))
     record.write(directory.path)
-    print(f"sweep of {len(members) or 'unknown'} members in {directory.path}", flush=True)
+    number = "members unknown so far" if foreign else f"{len(members)} member{'s' * (len(members) > 1)}"
+    print(f"sweep of {number} in {directory.path}", flush=True)
     status = int(Exit.DONE)
     try:
         with _ended_by_signals():
