@@ -60,7 +60,8 @@ def execute(
     record = RunRecord.reopen(path, command) if resume else _new_record(training, path, command, overrides)
     notes = list(training.notes)
     start, tree = (checkpoints.load("last", notice=notes.append) if resume else None) or (0, None)
-    record.update(first_step=start, notes=notes)
+    if resume:
+        record.update(first_step=start, notes=notes)
     title = [] if member else [*_title_lines(training), *notes, f"in {relative(path)}"]
     console = Console(training.plan.total_steps, member or path.name, title, brief=member is not None)
     sinks = [*_files(training, path, command, start if resume else None), console]
@@ -99,6 +100,7 @@ def _new_record(training: Training, path: Path, command: Sequence[str], override
     info = {
         "seed": config["seed"],
         "overrides": list(overrides),
+        "notes": training.notes,
         "choices": {group: choice for group, choice in training.choices.items() if not group.startswith("hydra/")},
         "config_hash": provenance.config_hash(config),
         "total_steps": training.plan.total_steps,

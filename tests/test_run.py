@@ -100,7 +100,7 @@ def test_a_failure_in_the_users_code_is_recorded_and_not_raised(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("the optimizer is broken\nwith details")
 
-    monkeypatch.setattr(training.optimizer, "step", broken)
+    monkeypatch.setattr(training.program, "apply_update", broken)
     path = tmp_path / "run"
     path.mkdir()
     result = execute(training, path, ["optexp"])

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import hydra
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from hydra.core.utils import run_job
+from hydra.core.utils import JobStatus, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -53,7 +53,8 @@ def claimed_directory(composed: Composed, key: str) -> Directory:
         path = wanted
     else:
         path = claim(wanted.parent, wanted.name)
-    return Directory(path, f"{key}={quoted(str(path.resolve()))}")
+    path = path.absolute()  # a job may change the current folder (hydra.job.chdir)
+    return Directory(path, f"{key}={quoted(str(path))}")
 
 
 def run_in_hydra(composer: Composer, words: Sequence[str], job: Callable[[], T]) -> T:
@@ -73,8 +74,10 @@ def run_in_hydra(composer: Composer, words: Sequence[str], job: Callable[[], T])
         hydra_context=context,
     )
     callbacks.on_run_end(config=cfg, config_name="config", job_return=ended)
-    result: T = ended.return_value
-    return result
+    result: Any = ended._return_value  # `return_value` would print a line of Hydra's before it raises
+    if ended.status is not JobStatus.COMPLETED:
+        raise result
+    return cast(T, result)
 
 
 def launch_sweep(
@@ -99,11 +102,14 @@ def show(argv: Sequence[str]) -> int:
 
     It is printed in one piece, because Hydra answers a reader who leaves early (`| head`) with pages of tracebacks.
     """
-    shown = io.StringIO()
+    shown, status = io.StringIO(), int(Exit.DONE)
     with contextlib.redirect_stdout(shown):
-        hydra_command_line(argv, lambda config: None)
+        try:
+            hydra_command_line(argv, lambda config: None)
+        except SystemExit as stop:
+            status = int(stop.code or 0)
     print(shown.getvalue(), end="")
-    return Exit.DONE
+    return status
 
 
 def hydra_command_line(argv: Sequence[str], task: Callable[[Any], Any]) -> None:

@@ -3,8 +3,8 @@
 A checkpoint is one safetensors file (tensors, and the rest of the state as JSON in its metadata; no pickle) and a
 small manifest naming it with its SHA-256. `last.json`, `previous.json` and `best.json` are such manifests. The order
 of writing, after SQLite's and ALICE's lessons (Pillai et al., OSDI 2014): data file to a temporary name, fsync,
-rename, fsync of the folder; then each manifest in the same way; then files that no manifest names are deleted. At
-every moment at least one complete checkpoint can be read.
+rename, fsync of the folder; then the manifests, and one more fsync of the folder; then files that no manifest names are
+deleted. At every moment at least one complete checkpoint can be read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from optexp.errors import BadInput, StorageError
-from optexp.records.files import write_atomically
+from optexp.records.files import sync_folder, write_atomically
 
 Tree = dict[str, Any]
 _TENSOR = "__tensor__"
@@ -82,8 +82,9 @@ class Checkpoints:
             for name in names:
                 target = self.folder / f"{name}.json"
                 if name == "last" and target.exists():
-                    write_atomically(self.folder / "previous.json", target.read_bytes())
-                write_atomically(target, json.dumps(manifest, indent=1).encode())
+                    target.replace(self.folder / "previous.json")  # until the next line, `previous` is the last one
+                write_atomically(target, json.dumps(manifest, indent=1).encode(), sync=False)
+            sync_folder(self.folder)
             self._delete_unnamed()
         except OSError as error:
             raise StorageError(f"cannot write the checkpoint to {self.folder}: {error.strerror or error}") from error

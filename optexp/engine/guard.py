@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optexp.instruments.norms import Scalar
+
 
 @dataclass(frozen=True)
 class Divergence:
@@ -49,12 +51,15 @@ class Guard:
             optimizer.found_inf = self.raised  # type: ignore[attr-defined]
             optimizer.grad_scale = None  # type: ignore[attr-defined]
 
-    def allows(self, loss: Tensor, norm: Tensor) -> bool:
+    def allows(self, loss: Scalar, norm: Scalar) -> bool:
         """Return False when the host knows that the update must not be applied.
 
         On the device the answer is always True: the raised flag makes the optimizer's kernel skip the update.
         """
-        finite = torch.isfinite(loss + norm)
+        total = loss + norm
+        if not isinstance(total, Tensor):
+            return math.isfinite(total)
+        finite = torch.isfinite(total)
         if self.on_device:
             torch.maximum(self.raised, (~finite).to(self.raised.dtype), out=self.raised)
             return True

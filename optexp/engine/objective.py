@@ -45,11 +45,14 @@ class Objective:
         return loss if count is None else loss / count
 
     @torch.no_grad()
-    def totals(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor | int]:
-        """Return the summed loss without label smoothing, the number of correct predictions, and their count."""
+    def accuracy(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the number of correct predictions and the number of predictions asked for."""
+        return (outputs.argmax(-1) == targets).sum(), (targets != IGNORED).sum()
+
+    @torch.no_grad()
+    def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss summed over a batch, without label smoothing."""
         if self.kind == "regression":
-            total = F.mse_loss(outputs.float(), targets, reduction="sum")
-            return total, torch.zeros_like(total), targets.numel()
-        logits, flat = outputs.flatten(0, -2).float(), targets.flatten()
-        total = F.cross_entropy(logits, flat, ignore_index=IGNORED, reduction="sum")
-        return total, (logits.argmax(1) == flat).sum(), self.count(targets)
+            return F.mse_loss(outputs.float(), targets, reduction="sum")
+        logits = outputs.flatten(0, -2).float()
+        return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum")

@@ -20,9 +20,10 @@ from optexp.engine.clipping import clip
 from optexp.engine.guard import Divergence, Guard, first_nonfinite
 from optexp.engine.objective import Objective
 from optexp.engine.runtime import Precision
-from optexp.instruments.norms import global_norm
+from optexp.instruments.norms import Scalar, global_norm
 from optexp.instruments.step_size import UpdateRatio, effective_lr
 from optexp.nn import attach_step_state, draw_outside_compilation
+from optexp.optimizers.stepping import unannotated_step
 
 Tree = dict[str, Any]
 
@@ -73,7 +74,6 @@ class SingleRun:
         self.model = model
         self.optimizer = optimizer
         self.objective = objective
-        self.plain_objective = Objective(objective.kind)
         self.batches = batches
         self.precision = precision
         self.clip_norm = clip_norm
@@ -84,15 +84,17 @@ class SingleRun:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # GradScaler takes the optimizer's flags for itself, so with fp16 the host looks at each loss.
         self.guard = guard or Guard(optimizer, self._device, on_device=False if precision.scaler.is_enabled() else None)
+        self.apply_update = unannotated_step(optimizer)
         self.update_ratio = UpdateRatio(self.parameters)
         self.step_state = attach_step_state(model)
         self.step_state.seed = seed
         self.draws_globally = not type(model).__module__.startswith("optexp.")
         self.divergences: dict[int, Divergence] = {}
-        self.losses: list[Tensor] = []  # of the steps since the last reading; reading them is the synchronization
+        self.losses: list[Scalar] = []  # of the steps since the last reading; reading them is the synchronization
         self.first_unread = 1  # the step (from 1) of the first of them
-        self.norms: list[Tensor] = []
-        self.observations: dict[str, Tensor] = {}
+        self.norms: list[Scalar] = []
+        self.observations: dict[str, Scalar] = {}
+        self.accuracy: Tensor | None = None  # [correct, number] of the observed step
         model.train()
 
     def step(self, step: int, learning_rates: Sequence[float], observed: bool) -> bool:
@@ -102,10 +104,12 @@ class SingleRun:
             group["lr"] = learning_rates[0]
         for parameter in self.parameters:
             parameter.grad = None
-        loss = self._backward(batch, step, observed)  # the mean over the batch, in parts when accumulating
+        mean_loss = self._backward(batch, step, observed)  # over the batch, in parts when accumulating
         self.precision.scaler.unscale_(self.optimizer)  # fp16: before anything looks at the gradients
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = global_norm(gradients)
+        on_host = self._reads_freely
+        loss: Scalar = mean_loss.item() if on_host else mean_loss
+        norm = global_norm(gradients, on_host)
         if not self.losses:
             self.first_unread = step + 1
         self.losses.append(loss)
@@ -116,19 +120,30 @@ class SingleRun:
             clip(gradients, norm, self.clip_norm)
         if observed:
             self.update_ratio.before_step()
-        self.precision.scaler.step(self.optimizer)  # without fp16 this is optimizer.step()
-        self.precision.scaler.update()
+        self._update()
         if observed:
-            ratio, weight_norm = self.update_ratio.after_step()
+            ratio, weight_norm = self.update_ratio.after_step(on_host)
             self.observations |= {"optim/update_ratio": ratio, "optim/weight_norm": weight_norm}
         return True
+
+    def _update(self) -> None:
+        if self.precision.scaler.is_enabled():
+            self.precision.scaler.step(self.optimizer)
+            self.precision.scaler.update()
+        else:
+            self.apply_update()
+
+    @property
+    def _reads_freely(self) -> bool:
+        """Whether the host may read a number at every step: on a CPU there is nothing to wait for."""
+        return self._device.type == "cpu" and not self.guard.on_device
 
     def _backward(self, batch: Batch, step: int, observed: bool) -> Tensor:
         """Compute loss and gradients; parts of a batch are weighted by the predictions of the whole."""
         whole = self.accumulate == 1
         count = None if whole else self.objective.count(batch.targets)
         parts = [batch] if whole else self._parts(batch)
-        loss = torch.zeros((), device=batch.targets.device)
+        losses = []
         for micro, part in enumerate(parts):
             self.step_state.step, self.step_state.micro = step, micro
             if self.draws_globally:
@@ -137,23 +152,19 @@ class SingleRun:
                 outputs = self.forward(part.inputs)
                 part_loss = self.objective.loss(outputs, part.targets, count)
             self.precision.scaler.scale(part_loss).backward()
-            loss = part_loss.detach() if whole else loss + part_loss.detach()
+            losses.append(part_loss.detach())
             if observed and self.objective.has_accuracy:
-                _, correct, number = self.objective.totals(outputs, part.targets)
-                self._add_accuracy(micro, correct, number)
-        return loss
+                counted = torch.stack(self.objective.accuracy(outputs, part.targets))
+                self.accuracy = counted if self.accuracy is None else self.accuracy + counted
+        return losses[0] if whole else torch.stack(losses).sum()
 
     def _parts(self, batch: Batch) -> list[Batch]:
         inputs, targets = batch.inputs.tensor_split(self.accumulate), batch.targets.tensor_split(self.accumulate)
         return [Batch(i, t) for i, t in zip(inputs, targets, strict=True)]
 
-    def _add_accuracy(self, micro: int, correct: Tensor, number: Tensor | int) -> None:
-        values = torch.stack([correct, torch.as_tensor(number, device=correct.device)])
-        self.observations["correct"] = values if micro == 0 else self.observations["correct"] + values
-
     def read(self) -> list[dict[str, float]]:
         """Return the mean loss and clipped fraction since the last reading, and the last step's other quantities."""
-        losses, norms = torch.stack([torch.stack(self.losses).float(), torch.stack(self.norms).float()]).tolist()
+        losses, norms = _numbers(self.losses), _numbers(self.norms)
         found = first_nonfinite(self.first_unread, losses, losses if self.precision.scaler.is_enabled() else norms)
         if found is not None:  # the update of that step, and of all later ones, was masked: they did not happen
             self.divergences[0] = found
@@ -165,27 +176,28 @@ class SingleRun:
                 values["optim/clipped"] = sum(norm > self.clip_norm for norm in norms) / len(norms)
         lr = float(self.optimizer.param_groups[0]["lr"])
         values |= {"optim/lr": lr, "optim/effective_lr": effective_lr(self.optimizer, lr)}
-        if "correct" in self.observations:
-            correct, number = self.observations.pop("correct").tolist()
+        if self.accuracy is not None:
+            correct, number = self.accuracy.tolist()
             values["train/accuracy"] = correct / max(number, 1)
         values |= {tag: float(value) for tag, value in self.observations.items()}
         if self.precision.scaler.is_enabled():
             values["optim/loss_scale"] = self.precision.scaler.get_scale()
-        self.losses, self.norms, self.observations = [], [], {}
+        self.losses, self.norms, self.observations, self.accuracy = [], [], {}, None
         return [values]
 
     @torch.no_grad()
     def evaluate(self, batches: EvalBatches) -> list[dict[str, float]]:
         """Return the mean loss and, except for regression, the accuracy over a split."""
         self.model.eval()
-        sums = torch.zeros(3, dtype=torch.float64, device="cpu" if self._device.type == "mps" else self._device)
+        sums = torch.zeros(4, dtype=torch.float64, device="cpu" if self._device.type == "mps" else self._device)
         for batch in batches:
             with self.precision.autocast():
                 outputs = self.forward(batch.inputs)
-            totals = self.plain_objective.totals(outputs, batch.targets)
-            sums += torch.stack([torch.as_tensor(total, device=sums.device).double() for total in totals])
+            parts = [self.objective.total(outputs, batch.targets), self.objective.count(batch.targets)]
+            parts += self.objective.accuracy(outputs, batch.targets) if self.objective.has_accuracy else (0, 0)
+            sums += torch.stack([torch.as_tensor(part, device=sums.device).double() for part in parts])
         self.model.train()
-        loss, correct, count = sums.tolist()
+        loss, count, correct, _ = sums.tolist()
         values = {"loss": loss / count}
         if self.objective.has_accuracy:
             values["accuracy"] = correct / count
@@ -211,5 +223,17 @@ class SingleRun:
         if tree["scaler"]:
             self.precision.scaler.load_state_dict(tree["scaler"])
         self.first_unread = tree["unread"]["first"]
-        self.losses = [value.to(self._device) for value in tree["unread"]["losses"]]
-        self.norms = [value.to(self._device) for value in tree["unread"]["norms"]]
+        self.losses = [_at(value, self._device) for value in tree["unread"]["losses"]]
+        self.norms = [_at(value, self._device) for value in tree["unread"]["norms"]]
+
+
+def _numbers(scalars: Sequence[Scalar]) -> list[float]:
+    """Read scalars, those on the device all at once."""
+    if scalars and isinstance(scalars[0], Tensor):
+        values: list[float] = torch.stack([torch.as_tensor(scalar) for scalar in scalars]).float().tolist()
+        return values
+    return [float(scalar) for scalar in scalars]
+
+
+def _at(scalar: Scalar, device: torch.device) -> Scalar:
+    return scalar.to(device) if isinstance(scalar, Tensor) else scalar

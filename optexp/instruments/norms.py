@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+Scalar = float | Tensor
+"""A number that the host knows, or one that is still on its way through the device."""
 
-def global_norm(tensors: list[Tensor]) -> Tensor:
-    """Return the Euclidean norm over all elements of all tensors, as a scalar on their device (no synchronization)."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+
+def global_norm(tensors: list[Tensor], on_host: bool = False) -> Scalar:
+    """Return the Euclidean norm over all elements of all tensors.
+
+    By default it stays on the device, without synchronization. `on_host` gives a float: the better way on a CPU, where
+    reading a number costs less than any further operation on it.
+    """
+    norms = torch._foreach_norm(tensors)
+    if on_host:
+        return math.hypot(*[norm.item() for norm in norms])
+    return torch.linalg.vector_norm(torch.stack(norms))

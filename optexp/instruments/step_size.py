@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer, RMSprop
 
-from optexp.instruments.norms import global_norm
+from optexp.instruments.norms import Scalar, global_norm
 
 
 def effective_lr(optimizer: Optimizer, lr: float) -> float:
@@ -35,9 +36,11 @@ class UpdateRatio:
     def before_step(self) -> None:
         self._before = [parameter.clone() for parameter in self._parameters]
 
-    def after_step(self) -> tuple[Tensor, Tensor]:
-        """Return (update ratio, weight norm before the step) as scalars on the device."""
-        weight_norm = global_norm(self._before)
-        update_norm = global_norm(list(torch._foreach_sub(self._parameters, self._before)))
+    def after_step(self, on_host: bool = False) -> tuple[Scalar, Scalar]:
+        """Return (update ratio, weight norm before the step), on the device or as floats; see `global_norm`."""
+        weight_norm = global_norm(self._before, on_host)
+        update_norm = global_norm(list(torch._foreach_sub(self._parameters, self._before)), on_host)
         self._before = []
+        if isinstance(weight_norm, float) and weight_norm == 0:
+            return math.inf, weight_norm
         return update_norm / weight_norm, weight_norm

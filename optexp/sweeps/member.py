@@ -31,7 +31,7 @@ def run_member(cfg: DictConfig) -> float:
     composed = Composed(plain(cfg), dict(hydra.runtime.choices), overrides, OmegaConf.structured(hydra))
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     command = ["optexp", *(word for folder in folders for word in ("--config-dir", folder)), *overrides]
-    title = _title(path, int(hydra.job.num))
+    title = _title(path, int(hydra.job.num), overrides)
     try:
         result = prepare(composed).run(path, command, overrides, member=title)
     except Exception as error:  # noqa: BLE001 - code of the user's may do anything; the other members must go on
@@ -50,9 +50,11 @@ def run_member(cfg: DictConfig) -> float:
     return result.objective
 
 
-def _title(path: Path, number: int) -> str:
+def _title(path: Path, number: int, overrides: list[str]) -> str:
     try:
         total = len(SweepRecord.read(path.parent).members)
-    except OSError:  # a sweeper that is not ours decides as it goes how many members there will be
-        return f"[{number + 1}] {path.name}"
+    except OSError:
+        total = 0
+    if total == 0:  # a sweeper that is not ours decides as it goes how many members there will be
+        return f"[{number + 1}] {' '.join(overrides)}"
     return f"[{number + 1}/{total}] {path.name.partition('-')[2]}"

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from optexp.config.compose import Composed, Composer, quoted
 from optexp.config.launch import claimed_directory, hydra_command_line, launch_sweep
 from optexp.errors import BadInput, Exit
+from optexp.records.console import relative
 from optexp.records.reading import flat
 from optexp.sweeps.member import run_member
 from optexp.sweeps.record import MemberRecord, SweepRecord, member_directory
@@ -31,6 +32,8 @@ def run_sweep(
     """
     base = composer.compose(composer.fixed(words))
     foreign = base.hydra.sweeper._target_ != BASIC_SWEEPER
+    if not foreign and any(word.startswith("hydra.sweep.subdir=") for word in words):
+        raise BadInput("hydra.sweep.subdir: members are named by what is swept; hydra.sweep.dir can be set")
     # A sweeper of somebody else's decides as it goes; what it asks for is checked member by member.
     members, swept = ([], []) if foreign else composer.members([*_words_from_files(base), *words])
     composed = [_composed(composer, member) for member in members]
@@ -44,7 +47,7 @@ def run_sweep(
     record = SweepRecord(list(command), swept, _records(members, composed, swept))
     record.write(directory.path)
     number = "members unknown so far" if foreign else f"{len(members)} member{'s' * (len(members) > 1)}"
-    print(f"sweep of {number} in {directory.path}", flush=True)
+    print(f"sweep of {number} in {relative(directory.path)}", flush=True)
     status = int(Exit.DONE)
     try:
         with _ended_by_signals():
@@ -101,13 +104,13 @@ def _composed(composer: Composer, words: Sequence[str]) -> Composed:
 
 
 def _prepare_one_of_each_kind(members: Sequence[Composed]) -> None:
-    """Build data, model and optimizer of one member of each kind, where a kind is all but numbers and seeds."""
+    """Build data, model and optimizer of one member of each kind: what differs in numbers of the optimizer is one."""
     seen = set()
     for composed in members:
         config = composed.config
-        parts: list[Any] = [config["model"], config["dataset"], config["engine"], config["task"]]
-        parts += [sorted(config["optimizer"]), config["optimizer"]["_target_"], config["schedule"]["_target_"]]
-        kind = json.dumps(parts, sort_keys=True, default=str)
+        optimizer = {key: 0 if type(value) in (int, float) else value for key, value in config["optimizer"].items()}
+        parts = {key: config[key] for key in ("model", "dataset", "schedule", "engine", "task")}
+        kind = json.dumps([parts, optimizer], sort_keys=True, default=str)
         if kind not in seen:
             seen.add(kind)
             prepare(composed)

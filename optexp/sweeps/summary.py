@@ -30,9 +30,13 @@ def collect(folder: Path, record: SweepRecord) -> SweepRecord:
         run = runs.get(member.directory)
         if run is not None:
             member.status, member.reason = run.status, run.info.get("reason")
-            member.metrics = {tag: run.metrics[tag] for tag in METRICS if tag in run.metrics}
+            member.metrics = {tag: _finite(run.metrics[tag]) for tag in METRICS if tag in run.metrics}
             member.best = run.info.get("best")
     return SweepRecord(record.command, record.swept, members, record.status)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def summarize(folder: Path, record: SweepRecord) -> None:
@@ -61,9 +65,13 @@ def _row(member: MemberRecord, swept: Sequence[str]) -> dict[str, Any]:
         row["overrides"] = " ".join(member.overrides)
     row["status"] = member.status
     row |= {tag: value for tag, value in member.metrics.items() if value is not None}
-    if member.best is not None and member.status in ("completed", "early_stopped"):
-        row["best val/loss"] = member.best["val/loss"]
+    if member.status in ("completed", "early_stopped") and _best(member) is not None:
+        row["best val/loss"] = _best(member)
     return row
+
+
+def _best(member: MemberRecord) -> float | None:
+    return member.best["value"] if member.best else None
 
 
 def _columns(swept: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[Column]:
@@ -99,7 +107,7 @@ def _heat_map(folder: Path, record: SweepRecord) -> Path | None:
         {
             **member.swept,
             "status": member.status,
-            "val/loss": member.best["val/loss"] if member.best else math.nan,
+            "val/loss": math.nan if _best(member) is None else _best(member),
         }
         for member in record.members
     ]

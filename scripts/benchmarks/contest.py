@@ -2,7 +2,7 @@
 
 A machine is never quite idle and its clock speed drifts, so absolute times of different minutes do not compare. Every
 repeat therefore runs all contestants one after another, each repeat beginning with another one, and a ratio is formed
-within a repeat. Reported are the median of the ratios and their range.
+within a repeat. Reported are the median of the ratios and their quartiles: half of the repeats lie between them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Contest:
     unit: str
     contestants: Sequence[Contestant]
     counts: str
-    goal: float  # smallest ratio to `counts` that is wanted
-    check: Callable[[], float] | None = None  # raises when the contestants do not compute the same; else the difference
+    goal: float | None  # smallest ratio to `counts` that is wanted
+    check: Callable[[], float] | None = None  # raises unless all compute the same; returns the largest difference
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Outcome:
             contestants[name] = {
                 "costs": costs,
                 "median": self.cost(name),
-                "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+                "ratio": dict(zip(("lower_quartile", "median", "upper_quartile"), quartiles(ratios), strict=True)),
             }
         contest = self.contest
         return {
@@ -72,6 +72,14 @@ class Outcome:
             "largest_relative_difference_of_losses": self.difference,
             "contestants": contestants,
         }
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return lower quartile, median and upper quartile (of a single value: that value)."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    lower, middle, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return lower, middle, upper
 
 
 def hold(contest: Contest, repeats: int, progress: Progress) -> Outcome:
@@ -91,21 +99,21 @@ def hold(contest: Contest, repeats: int, progress: Progress) -> Outcome:
 
 def table(outcomes: Iterable[Outcome]) -> str:
     """Return all outcomes as a Markdown table, one row per contestant; the contestant that counts is marked with *."""
-    rows = [("contest", "contestant", "median", "contestant / optexp", "range over repeats", "goal")]
+    rows = [("contest", "contestant", "median", "contestant / optexp", "middle half", "goal")]
     for outcome in outcomes:
         contest = outcome.contest
         for index, contestant in enumerate(contest.contestants):
             name = contestant.name
-            ratios = outcome.ratios(name)
+            lower, ratio, upper = quartiles(outcome.ratios(name))
             counts = name == contest.counts
             rows.append(
                 (
                     "" if index else contest.name,
                     name + (" *" if counts else ""),
                     f"{outcome.cost(name):.4g} {contest.unit}",
-                    f"{statistics.median(ratios):.2f}" if index else "",
-                    f"{min(ratios):.2f} to {max(ratios):.2f}" if index else "",
-                    f"≥ {contest.goal:.2f}" if counts else "",
+                    f"{ratio:.2f}" if index else "",
+                    f"{lower:.2f} to {upper:.2f}" if index else "",
+                    f"≥ {contest.goal:.2f}" if counts and contest.goal else "",
                 )
             )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,15 +29,15 @@ class Unreadable:
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A user's package in the current folder, and nothing of it left behind."""
     (tmp_path / "mine.py").write_text("import torch\nclass Slow(torch.optim.SGD): pass\nnumber = 3\n")
     (tmp_path / "broken.py").write_text("from torch.optim import Nothing\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
     for name in ("mine", "broken"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return tmp_path
+        sys.modules.pop(name, None)
 
 
 def test_names_become_the_objects_they_name(package: Path) -> None:

@@ -24,6 +24,8 @@ def test_the_host_refuses_the_update(loss: float, norm: float) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
     guard = Guard(optimizer, torch.device("cpu"))
     assert not guard.on_device
+    assert guard.allows(1.0, 1.0)
+    assert not guard.allows(loss, norm)
     assert guard.allows(torch.tensor(1.0), torch.tensor(1.0))
     assert not guard.allows(torch.tensor(loss), torch.tensor(norm))
 

@@ -42,8 +42,7 @@ def test_regression_is_the_mean_squared_error_over_all_numbers() -> None:
     objective = Objective("regression")
     assert objective.count(targets) == 15
     torch.testing.assert_close(objective.loss(outputs, targets), ((outputs - targets) ** 2).mean())
-    total, _, count = objective.totals(outputs, targets)
-    torch.testing.assert_close(total / count, ((outputs - targets) ** 2).mean())
+    torch.testing.assert_close(objective.total(outputs, targets) / 15, ((outputs - targets) ** 2).mean())
     assert not objective.has_accuracy
 
 
@@ -54,6 +53,16 @@ def test_label_smoothing_acts_on_the_training_loss_only() -> None:
     log_probabilities = logits.log_softmax(1)
     smoothed = 0.9 * -log_probabilities[range(8), targets] + 0.1 * -log_probabilities.mean(1)
     torch.testing.assert_close(objective.loss(logits, targets), smoothed.mean())
-    total, correct, count = objective.totals(logits, targets)
-    torch.testing.assert_close(total / count, F.cross_entropy(logits, targets))
+    torch.testing.assert_close(objective.total(logits, targets) / 8, F.cross_entropy(logits, targets))
+    correct, count = objective.accuracy(logits, targets)
+    assert int(count) == 8
     assert int(correct) == int((logits.argmax(1) == targets).sum())
+
+
+def test_padding_counts_neither_as_right_nor_as_wrong() -> None:
+    logits, targets = padded_tokens()
+    correct, count = Objective("language").accuracy(logits, targets)
+    assert int(count) == 33
+    assert int(correct) == sum(
+        int(logits[i, j].argmax() == targets[i, j]) for i in range(6) for j in range(10) if targets[i, j] != IGNORED
+    )

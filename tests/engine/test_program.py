@@ -43,7 +43,7 @@ def test_losses_and_weights_equal_those_of_a_bare_loop(words, kind, settings, cl
         if clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(twin.model.parameters(), clip_norm)
         optimizer.step()
-        torch.testing.assert_close(training.program.losses[-1], loss.detach(), rtol=2e-5, atol=1e-7)
+        assert training.program.losses[-1] == pytest.approx(loss.item(), rel=2e-5)
     torch.testing.assert_close(parameters(training.model), parameters(twin.model), rtol=1e-4, atol=1e-6)
 
 
@@ -77,7 +77,7 @@ def test_read_reports_means_and_the_clipped_fraction() -> None:
     program = training.program
     for step in range(7):
         program.step(step, [0.05], observed=step == 6)
-    losses, norms = torch.stack(program.losses), torch.stack(program.norms)
+    losses, norms = torch.tensor(program.losses), torch.tensor(program.norms)
     values = program.read()[0]
     assert values["train/loss"] == pytest.approx(losses.mean().item(), rel=1e-6)
     assert values["optim/grad_norm"] == pytest.approx(norms[-1].item())
@@ -168,5 +168,5 @@ def test_foreign_models_draw_from_a_stream_of_their_own_per_step() -> None:
     torch.manual_seed(99)
     program.step(3, [0.0], observed=False)
     program.step(4, [0.0], observed=False)
-    assert torch.equal(program.losses[0], program.losses[1])
-    assert not torch.equal(program.losses[1], program.losses[2])
+    assert program.losses[0] == program.losses[1]
+    assert program.losses[1] != program.losses[2]

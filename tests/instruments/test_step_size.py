@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -35,7 +37,8 @@ def test_effective_lr_of_adam_is_its_lr_and_rmsprop_amplifies() -> None:
     assert effective_lr(torch.optim.RMSprop(weights, momentum=0.5), 0.3) == pytest.approx(0.6)
 
 
-def test_update_ratio_is_the_relative_size_of_one_step() -> None:
+@pytest.mark.parametrize("on_host", [False, True])
+def test_update_ratio_is_the_relative_size_of_one_step(on_host: bool) -> None:
     torch.manual_seed(0)
     weights = [nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(5))]
     for weight in weights:
@@ -45,13 +48,26 @@ def test_update_ratio_is_the_relative_size_of_one_step() -> None:
     ratio = UpdateRatio(weights)
     ratio.before_step()
     torch.optim.SGD(weights, lr=0.01).step()
-    measured, weight_norm = ratio.after_step()
-    assert measured.item() == pytest.approx(0.01 * gradient.norm().item() / flat.norm().item(), rel=1e-4)
-    assert weight_norm.item() == pytest.approx(flat.norm().item(), rel=1e-6)
+    measured, weight_norm = ratio.after_step(on_host)
+    assert isinstance(measured, float) == on_host
+    assert float(measured) == pytest.approx(0.01 * gradient.norm().item() / flat.norm().item(), rel=1e-4)
+    assert float(weight_norm) == pytest.approx(flat.norm().item(), rel=1e-6)
 
 
-def test_global_norm_is_the_norm_of_everything_in_one_vector() -> None:
+def test_the_ratio_of_weights_that_are_all_zero_is_infinite() -> None:
+    weights = [nn.Parameter(torch.zeros(3))]
+    weights[0].grad = torch.ones(3)
+    ratio = UpdateRatio(weights)
+    ratio.before_step()
+    torch.optim.SGD(weights, lr=0.01).step()
+    assert ratio.after_step(on_host=True)[0] == math.inf
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+def test_global_norm_is_the_norm_of_everything_in_one_vector(on_host: bool) -> None:
     torch.manual_seed(0)
     tensors = [torch.randn(3, 4), torch.randn(7), torch.randn(2, 2, 2)]
     expected = torch.linalg.vector_norm(torch.cat([tensor.flatten() for tensor in tensors]))
-    torch.testing.assert_close(global_norm(tensors), expected)
+    assert float(global_norm(tensors, on_host)) == pytest.approx(expected.item(), rel=1e-6)
+    assert not math.isfinite(global_norm([*tensors, torch.tensor([math.nan])], on_host))
+    assert not math.isfinite(global_norm([*tensors, torch.tensor([math.inf])], on_host))

@@ -1,0 +1,37 @@
+"""sweep.json: written in one piece, read as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optexp.errors import StorageError
+from optexp.sweeps.record import MemberRecord, SweepRecord, member_directory
+
+
+def record() -> SweepRecord:
+    members = [
+        MemberRecord(0, ["optimizer.lr=0.1"], "0-lr=0.1", {"optimizer.lr": 0.1}, "completed", None, {"val/loss": 0.5}),
+        MemberRecord(1, ["optimizer.lr=größer"], "1-lr=gr-er", {"optimizer.lr": "größer"}),
+    ]
+    return SweepRecord(["optexp", "-m", "optimizer.lr=0.1,größer"], ["optimizer.lr"], members)
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    record().write(tmp_path)
+    assert SweepRecord.read(tmp_path) == record()
+    assert SweepRecord.read(tmp_path).members[1].status == "waiting"
+    assert "größer" in (tmp_path / "sweep.json").read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]  # no temporary file is left
+
+
+def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot write .*sweep\.json: Not a directory"):
+        record().write(tmp_path / "file")
+
+
+def test_directories_sort_by_number_and_show_what_was_swept() -> None:
+    assert member_directory(7, ["model=mlp", "optimizer.lr=0.1"], ["optimizer.lr"]) == "7-lr=0.1"
+    assert member_directory(0, ["model=mlp"], []) == "0-run"

@@ -1,0 +1,125 @@
+"""What is made of a sweep's run directories: each member's end, a table, a file for a spreadsheet, a picture."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optexp.errors import StorageError
+from optexp.sweeps.record import MemberRecord, SweepRecord
+from optexp.sweeps.summary import collect, summarize
+
+LR, SEED, MODEL = "optimizer.lr", "seed", "model"
+
+
+def swept(*keys: str, values: dict[str, list[Any]]) -> SweepRecord:
+    """Return the record of a sweep that has not begun, over all combinations of values."""
+    members = [
+        MemberRecord(number, [], str(number), dict(zip(keys, point, strict=True)))
+        for number, point in enumerate(itertools.product(*(values[key] for key in keys)))
+    ]
+    return SweepRecord(["optexp"], list(keys), members)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_members_end_as_their_run_directories_tell(tmp_path: Path, make_run: Any) -> None:
+    make_run(tmp_path / "0")
+    make_run(tmp_path / "1", "diverged", lr=1e30)
+    make_run(tmp_path / "2", "failed")
+    record = collect(tmp_path, swept(LR, values={LR: [0.1, 1e30, 0.3, 0.4]}))
+    assert [member.status for member in record.members] == ["completed", "diverged", "failed", "waiting"]
+    assert record.members[0].metrics == {"train/loss": 0.1, "val/loss": 0.15}
+    assert record.members[1].reason == "the loss of step 100 is not finite"
+    assert record.members[1].metrics["train/loss"] is None
+    assert (record.members[3].metrics, record.members[3].best) == ({}, None)
+
+
+def test_the_record_stays_valid_json_whatever_was_measured(tmp_path: Path, make_run: Any) -> None:
+    """A run that was killed has its metrics in its rows only, where null stands for what is not a number."""
+    path = make_run(tmp_path / "0", None)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 110, "epoch": 22.0, "time": 11.0, "train/loss": null}\n')
+    collect(tmp_path, swept(LR, values={LR: [0.1]})).write(tmp_path)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    record = json.loads((tmp_path / "sweep.json").read_text(), parse_constant=refuse)
+    assert record["members"][0]["metrics"] == {"train/loss": None, "val/loss": 0.15}
+
+
+def test_a_best_value_that_is_no_number_is_no_best_value(tmp_path: Path) -> None:
+    record = swept(LR, SEED, values={LR: [0.1, 0.2], SEED: [1]})
+    for member, value in zip(record.members, (None, 0.5), strict=True):
+        member.status, member.best = "completed", {"metric": "val/loss", "value": value, "step": 3}
+    summarize(tmp_path, record)
+    assert [row["best val/loss"] for row in rows_of(tmp_path)] == ["", "0.5"]
+
+
+def test_members_of_a_foreign_sweeper_are_found_on_disk(tmp_path: Path, make_run: Any) -> None:
+    make_run(tmp_path / "b" / "1")
+    make_run(tmp_path / "a")
+    record = collect(tmp_path, SweepRecord(["optexp"], [], []))
+    assert sorted(member.directory for member in record.members) == ["1", "a"]
+    assert [member.number for member in record.members] == [0, 1]
+
+
+def test_the_csv_has_every_member_in_order(tmp_path: Path, make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "0")
+    make_run(tmp_path / "2", "diverged")
+    summarize(tmp_path, collect(tmp_path, swept(LR, SEED, values={LR: [0.1, 1e30], SEED: [1, 2]})))
+    rows = rows_of(tmp_path)
+    assert [(row["#"], row[LR], row[SEED], row["status"]) for row in rows] == [
+        ("0", "0.1", "1", "completed"),
+        ("1", "0.1", "2", "waiting"),
+        ("2", "1e+30", "1", "diverged"),
+        ("3", "1e+30", "2", "waiting"),
+    ]
+    assert [row["val/loss"] for row in rows] == ["0.15", "", "0.3", ""]
+    assert [row["train/loss"] for row in rows] == ["0.1", "", "", ""]  # not a number is left empty
+    out = capsys.readouterr().out
+    assert "1 completed, 2 waiting, 1 diverged" in out
+
+
+@pytest.mark.parametrize(
+    ("values", "drawn"),
+    [
+        ({LR: [0.1, 0.2], SEED: [1, 2]}, True),
+        ({LR: [0.1], SEED: [1]}, True),
+        ({LR: [0.1, 0.2], MODEL: ["mlp", "linear"]}, False),
+        ({LR: [0.1, 0.2], "optimizer.nesterov": [True, False]}, False),
+        ({LR: [0.1, None], SEED: [1, 2]}, False),
+        ({LR: [0.1, 0.2]}, False),
+        ({LR: [0.1], SEED: [1], "engine.epochs": [1, 2]}, False),
+    ],
+    ids=str,
+)
+def test_a_heat_map_is_drawn_for_two_numbers(
+    tmp_path: Path, make_run: Any, capsys: pytest.CaptureFixture[str], values: dict[str, list[Any]], drawn: bool
+) -> None:
+    make_run(tmp_path / "0")
+    summarize(tmp_path, collect(tmp_path, swept(*values, values=values)))
+    assert (tmp_path / "figures" / "heat_map.png").exists() is drawn
+    assert ("heat_map.png" in capsys.readouterr().out) is drawn
+
+
+def test_a_sweep_without_results_is_summarized_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summarize(tmp_path, swept(LR, SEED, values={LR: [0.1, 0.2], SEED: [1, 2]}))
+    assert "4 waiting" in capsys.readouterr().out
+    assert [row["status"] for row in rows_of(tmp_path)] == ["waiting"] * 4
+    summarize(tmp_path, SweepRecord(["optexp"], [], []))  # a foreign sweeper that was interrupted at once
+    assert rows_of(tmp_path) == []
+
+
+def test_a_folder_that_is_gone_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot write the summary"):
+        summarize(tmp_path / "gone", swept(LR, values={LR: [0.1]}))
