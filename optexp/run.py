@@ -18,7 +18,7 @@ from optexp.config import build
 from optexp.datasets.batches import EvalBatches
 from optexp.engine.checkpoint import Checkpoints
 from optexp.engine.loop import Ending, Member, train
-from optexp.engine.runtime import Interruption, describe
+from optexp.engine.runtime import Interruption, describe, use_threads
 from optexp.errors import Exit, StorageError
 from optexp.records import provenance
 from optexp.records.console import Console, relative, result_table
@@ -56,6 +56,8 @@ def execute(
     Diverging, being interrupted and failing are results: they are recorded and returned, not raised. StorageError is
     raised when the directory itself cannot be written.
     """
+    flops = training.model_facts["flops_per_sample"]
+    use_threads(training.engine.threads, 3 * flops * training.plan.samples_per_step if flops else None)
     checkpoints = Checkpoints(path / "checkpoints")
     record = RunRecord.reopen(path, command) if resume else _new_record(training, path, command, overrides)
     notes = list(training.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 
 from optexp.records.metrics_file import MetricsFile
 from optexp.records.run_directory import RunRecord
+
+# Before anything imports torch: threads that wait for each other make tests crawl on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RunMaker = Callable[..., Path]
 

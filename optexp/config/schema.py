@@ -49,6 +49,7 @@ class Engine:
     decay_norm_and_bias: bool = False
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: Annotated[int, AtLeast(1)] | None = None
     compile: bool = False
     channels_last: bool = True
     log_every: Annotated[int, AtLeast(1)] = 10

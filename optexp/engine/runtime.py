@@ -25,12 +25,28 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+ALL_THREADS = torch.get_num_threads()
+SMALL_STEP = 1e9
+"""FLOPs of a training step below which a second thread gains little."""
+
+
+def use_threads(wanted: int | None, flops_per_step: float | None) -> None:
+    """Set the number of CPU threads for `engine.threads`; null: one for a small step, else as many as torch found.
+
+    Threads of a small step wait for each other at every operation. On an idle machine a second one may save a third
+    of the time; when another process wants the core, the waiting makes every step many times slower.
+    """
+    small = flops_per_step is not None and flops_per_step < SMALL_STEP
+    torch.set_num_threads(wanted or (1 if small else ALL_THREADS))
+
+
 def describe(device: torch.device) -> str:
     """Return the device as it is recorded: `cpu (2 threads)` or the name of the GPU."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads)"
+        threads = torch.get_num_threads()
+        return f"cpu ({threads} thread{'s' * (threads > 1)})"
     return device.type
 
 

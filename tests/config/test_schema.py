@@ -72,6 +72,7 @@ def exactly_due(step: int, length: Fraction) -> bool:
         ("0.5", "epoch", 1257, 32),
         ("3", "epoch", 100, 7),
         ("0.3", "epoch", 100, 7),
+        ("0.1", "epoch", 100, 7),  # 0.1 * (100 / 7) is not 10 / 7 in floating point
         ("1", "epoch", 96, 32),  # ends exactly on a step
         ("0.1", "epoch", 30, 1),
         ("0.7", "epoch", 10, 1),

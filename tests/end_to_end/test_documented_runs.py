@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from command_line import TINY, Ended, everything_in, here, in_a_process, only_run, runs_in
 
+from optexp.errors import StorageError
 from optexp.records.reading import read_run
 from optexp.records.run_directory import RunRecord
 
@@ -155,6 +156,16 @@ def test_output_goes_where_it_is_asked_to_go(tmp_path: Path) -> None:
         "optexp: hydra.run.dir=here: already holds results; name another directory\n",
     )
     assert everything_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_disk_that_fails_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: bool) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise StorageError("run.json: No space left on device")
+
+    monkeypatch.setattr("optexp.run.RunRecord.create" if not sweep else "optexp.sweeps.record.write_atomically", full)
+    ended = here(tmp_path, *TINY, *(["-m", "seed=1,2"] if sweep else []))
+    assert (ended.status, ended.err) == (5, "optexp: run.json: No space left on device\n")
 
 
 # Verbs that read ---------------------------------------------------------------------------------------------------

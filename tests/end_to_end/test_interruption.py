@@ -36,6 +36,19 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     sys.modules.pop("mine", None)
 
 
+@pytest.fixture(autouse=True)
+def nobody_else_dies() -> Iterator[None]:
+    """A signal that the product does not handle must fail the test and not end pytest."""
+
+    def fail(number: int, frame: object) -> None:
+        raise AssertionError(f"nobody handled {signal.Signals(number).name}")
+
+    before = {number: signal.signal(number, fail) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def rows(run: Run) -> list[dict[str, Any]]:
     return [{tag: value for tag, value in row.items() if not tag.startswith("time")} for row in run.rows]
 
@@ -72,7 +85,7 @@ def sweep_record(folder: Path) -> dict[str, Any]:
 
 def test_ctrl_c_ends_a_sweep_with_its_summary(folder: Path) -> None:
     words = ["-m", *SIGNALLED, *OWN, "+optimizer.send=SIGINT", "optimizer.lr=0.1,1.0,0.2"]
-    ended = in_a_process(folder, *words)
+    ended = here(folder, *words)
     assert (ended.status, ended.err) == (130, "")
     record = sweep_record(folder)
     assert record["status"] == "interrupted"
