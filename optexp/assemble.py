@@ -7,6 +7,8 @@ so that a run directory is made only for a run that can start.
 from __future__ import annotations
 
 import copy
+import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +33,7 @@ from optexp.engine.program import SingleRun
 from optexp.engine.runtime import Precision, choose_device
 from optexp.errors import BadInput, listed
 from optexp.optimizers.build import build_optimizer
-from optexp.schedules import BoundSchedule, Schedule
+from optexp.schedules import BoundSchedule, Plateau, Schedule
 
 
 @dataclass
@@ -54,12 +56,16 @@ class Training:
     notes: list[str] = field(default_factory=list)
 
 
-def assemble(config: dict[str, Any], engine: Engine, choices: Mapping[str, str | None]) -> Training:
+def assemble(
+    config: dict[str, Any], engine: Engine, choices: Mapping[str, str | None], resuming: bool = False
+) -> Training:
     """Build data, model, optimizer, schedule and program of a run.
 
     `config` is a composed configuration that passed `config.check`; `choices` tells what was chosen of each group.
+    `resuming` leaves out initial weights from elsewhere, which a checkpoint will replace.
     Raises BadInput for everything that keeps the run from starting.
     """
+    config = _with_absolute_paths(config)
     origin = f"experiment={choices['experiment']}" if choices.get("experiment") else ""
     build.trust(config["trust"])
     device = choose_device(engine.device)
@@ -78,13 +84,14 @@ def assemble(config: dict[str, Any], engine: Engine, choices: Mapping[str, str |
     batch_size = _batch_size(config["dataset"]["batch_size"], dataset, engine)
     _check_reads(targets["model"], dataset, choices)
     model, model_facts = _model(config, targets["model"], dataset)
-    notes = _initial_weights(model, engine)
+    notes = [] if resuming else _initial_weights(model, engine)
     if engine.channels_last and dataset.kind == "images":
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.to(device)
     optimizer = build_optimizer(
         targets["optimizer"], build.arguments(config["optimizer"]), model, engine.decay_norm_and_bias
     )
+    _check_optimizer(optimizer)
     notes.append(_decay_note(optimizer))
 
     batches = TrainBatches(dataset, batch_size, config["seed"], device)
@@ -98,6 +105,7 @@ def assemble(config: dict[str, Any], engine: Engine, choices: Mapping[str, str |
         patience=engine.early_stopping_patience,
     )
     schedule: Schedule = build.call("schedule", targets["schedule"], **build.arguments(config["schedule"]))
+    _check_combinations(schedule, dataset, engine)
     program = SingleRun(
         model,
         optimizer,
@@ -121,10 +129,45 @@ def assemble(config: dict[str, Any], engine: Engine, choices: Mapping[str, str |
         schedule.bind(plan.total_steps, plan.steps_per_epoch),
         program,
         plan,
-        EvalBatches(dataset, dataset.val, device),
+        EvalBatches(dataset, dataset.val, device, evaluation_batch(dataset, batch_size)),
         model_facts,
         [note for note in notes if note],
     )
+
+
+def _with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with the files it names as absolute paths: a run may be resumed from another folder."""
+    changed = {group: dict(config[group]) for group in ("engine", "dataset")}
+    for group, key in (("engine", "init_from"), ("dataset", "root"), ("dataset", "path")):
+        if isinstance(changed[group].get(key), str):
+            changed[group][key] = str(Path(changed[group][key]).expanduser().absolute())
+    return {**config, **changed}
+
+
+def evaluation_batch(dataset: Dataset, batch_size: int) -> int:
+    """Return how many samples to evaluate at once: up to 1024 while inputs and outputs stay below 2^25 numbers."""
+    numbers = math.prod(dataset.input_shape) + dataset.num_outputs
+    if dataset.kind == "tokens":
+        numbers = dataset.input_shape[0] * dataset.num_outputs
+    return max(min(1024, 2**25 // numbers), min(batch_size, 1024))
+
+
+def _check_optimizer(optimizer: Optimizer) -> None:
+    name = type(optimizer).__name__
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise BadInput(f"optimizer: {name} needs a closure to evaluate the loss several times per step; not supported")
+    if not isinstance(optimizer.param_groups[0].get("lr"), int | float):
+        raise BadInput(f"optimizer.lr={optimizer.param_groups[0].get('lr')}: a schedule needs a number to multiply")
+
+
+def _check_combinations(schedule: Schedule, dataset: Dataset, engine: Engine) -> None:
+    if engine.label_smoothing and dataset.objective == "regression":
+        raise BadInput(
+            f"engine.label_smoothing={engine.label_smoothing}: dataset '{dataset.name}' is a regression; allowed is 0"
+        )
+    if isinstance(schedule, Plateau) and schedule.mode == "max":
+        raise BadInput("schedule.mode=max: the metric is val/loss, which is better when lower; allowed is min")
 
 
 def _check_kinds(config: dict[str, Any], targets: dict[str, Callable[..., Any]]) -> None:

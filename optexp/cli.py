@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import shlex
 import sys
@@ -38,6 +39,7 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status (see optexp.errors.Exit)."""
     words = sys.argv[1:] if argv is None else argv
+    _make_output_safe()
     try:
         if words and words[0] in VERBS:
             status = int(import_module(f"optexp.commands.{words[0]}").main(words[1:]))
@@ -59,6 +61,14 @@ def main(argv: list[str] | None = None) -> int:
         traceback.print_exc()
         print(f"optexp: unexpected error: {type(error).__name__}: {error}", file=sys.stderr)
         return Exit.UNEXPECTED
+
+
+def _make_output_safe() -> None:
+    """Let neither a closed standard output nor a terminal without Unicode end a run."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -164,7 +174,10 @@ def _run_one(composer: Composer, request: Request) -> int:
         print(f"ok: {shlex.join(request.command())}")
         return Exit.DONE
     directory = claimed_directory(composed, "hydra.run.dir")
-    result = run_in_hydra(
-        composer, [*words, directory.override], lambda: task.run(directory.path, request.command(), words)
-    )
+    try:
+        result = run_in_hydra(
+            composer, [*words, directory.override], lambda: task.run(directory.path, request.command(), words)
+        )
+    finally:
+        directory.remove_if_unused()
     return int(result.exit_status)

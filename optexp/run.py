@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from optexp.assemble import Training
+from optexp.assemble import Training, evaluation_batch
 from optexp.config import build
 from optexp.datasets.batches import EvalBatches
 from optexp.engine.checkpoint import Checkpoints
@@ -59,18 +59,16 @@ def execute(
     flops = training.model_facts["flops_per_sample"]
     use_threads(training.engine.threads, 3 * flops * training.plan.samples_per_step if flops else None)
     checkpoints = Checkpoints(path / "checkpoints")
-    record = RunRecord.reopen(path, command) if resume else _new_record(training, path, command, overrides)
     notes = list(training.notes)
-    start, tree = (checkpoints.load("last", notice=notes.append) if resume else None) or (0, None)
+    run = Member(training.schedule, training.base_lr, [], checkpoints)
+    start = _restored(training, run, notes) if resume else 0
+    record = RunRecord.reopen(path, command) if resume else _new_record(training, path, command, overrides)
     if resume:
         record.update(first_step=start, notes=notes)
     title = [] if member else [*_title_lines(training), *notes, f"in {relative(path)}"]
     console = Console(training.plan.total_steps, member or path.name, title, brief=member is not None)
     sinks = [*_files(training, path, command, start if resume else None), console]
-    run = Member(training.schedule, training.base_lr, sinks, checkpoints)
-    if tree is not None:
-        training.program.load_state(0, tree["program"])
-        run.load_state(tree["member"])
+    run.sinks = sinks
     interruption = Interruption()
     ending = Ending("failed", start, "the process ended before the training did")
     storage_problem: StorageError | None = None
@@ -82,7 +80,7 @@ def execute(
         ending, storage_problem = Ending("failed", _last_step(run), str(error)), error
     except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything; it is recorded below
         ending = Ending("failed", _last_step(run), f"{type(error).__name__}: {error}".strip().splitlines()[0])
-        log.error("the training failed\n%s", traceback.format_exc())
+        _log_failure(path)
     except KeyboardInterrupt:
         ending = Ending("interrupted", _last_step(run), "received SIGINT")
     finally:
@@ -97,6 +95,27 @@ def execute(
     return Result(path, ending.status, ending.reason, _objective(run, ending), _exit_status(ending, interruption))
 
 
+def _restored(training: Training, run: Member, notes: list[str]) -> int:
+    """Load the last checkpoint, if there is one, into program and member; return its step. Changes nothing on disk."""
+    assert run.checkpoints is not None
+    loaded = run.checkpoints.load("last", notice=notes.append)
+    if loaded is None:
+        return 0
+    step, tree = loaded
+    training.program.load_state(0, tree["program"])
+    run.load_state(tree["member"])
+    return step
+
+
+def _log_failure(path: Path) -> None:
+    """Write the traceback to the run's log: through the handlers Hydra has set up, or else into the file itself."""
+    if logging.getLogger().handlers:
+        log.error("the training failed\n%s", traceback.format_exc())
+    else:
+        with (path / "optexp.log").open("a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+
+
 def _new_record(training: Training, path: Path, command: Sequence[str], overrides: Sequence[str]) -> RunRecord:
     config = training.config
     info = {
@@ -108,7 +127,9 @@ def _new_record(training: Training, path: Path, command: Sequence[str], override
         "total_steps": training.plan.total_steps,
         "device": describe(training.device),
         "environment": provenance.environment(threads=torch.get_num_threads()),
+        "trust": config["trust"],
         "git": provenance.git_state(),
+        "optexp_git": provenance.git_state(Path(__file__).parent),
         "data": training.dataset.details,
         "model": training.model_facts,
         "baselines": training.dataset.baselines,
@@ -186,7 +207,8 @@ def _hparams(training: Training) -> dict[str, Any]:
 
 def _evaluate_test(training: Training, member: Member, ending: Ending) -> None:
     if training.engine.evaluate_test and ending.status in ("completed", "early_stopped"):
-        batches = EvalBatches(training.dataset, training.dataset.test, training.device)
+        size = evaluation_batch(training.dataset, training.plan.samples_per_step)
+        batches = EvalBatches(training.dataset, training.dataset.test, training.device, size)
         values = {f"test/{name}": value for name, value in training.program.evaluate(batches)[0].items()}
         step = ending.steps
         time = member.latest.get("time", 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from optexp.assemble import Training, assemble
+from optexp.assemble import Training, assemble, evaluation_batch
 from optexp.config.compose import Composer
 from optexp.engine.checkpoint import Checkpoints
 from optexp.errors import BadInput, Exit, StorageError
@@ -192,12 +193,63 @@ def test_resume_uses_the_previous_checkpoint_when_the_last_is_damaged(
     assert "is damaged" in capsys.readouterr().out
 
 
+def test_a_resume_that_cannot_start_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    executed(path, "optimizer.lr=1e20")
+    executed(tmp_path / "other")
+    for file in (tmp_path / "other" / "checkpoints").iterdir():
+        (path / "checkpoints").mkdir(exist_ok=True)
+        (path / "checkpoints" / file.name).write_bytes(file.read_bytes()[:-9])
+    before = (path / "run.json").read_bytes()
+    with pytest.raises(BadInput, match="no intact one"):
+        execute(assembled(), path, ["optexp", "resume"], resume=True)
+    assert (path / "run.json").read_bytes() == before
+
+
+def test_a_torn_line_of_bytes_does_not_stop_a_resume(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    executed(path, "engine.checkpoint_every=8")
+    with (path / "metrics.jsonl").open("ab") as file:
+        file.write(b"\xff\xfe{")
+    result = execute(assembled("engine.checkpoint_every=8"), path, ["optexp", "resume"], resume=True)
+    assert result.status == "completed"
+
+
+def test_files_are_recorded_by_absolute_path_and_initial_weights_are_not_needed_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    executed(tmp_path / "first")
+    training = assembled("engine.init_from=first")
+    assert training.config["engine"]["init_from"] == str(tmp_path / "first")
+    composed = Composer().compose([*SMALL, "model=mlp", "engine.init_from=gone"])
+    engine = check_composed(composed)
+    with pytest.raises(BadInput, match="no checkpoint there"):
+        assemble(composed.config, engine, composed.choices)
+    assert assemble(composed.config, engine, composed.choices, resuming=True).plan.total_steps == 30
+
+
+def test_evaluation_batches_are_bounded_by_their_outputs() -> None:
+    small = assembled()
+    assert evaluation_batch(small.dataset, 32) == 1024
+    tokens = dataclasses.replace(small.dataset, kind="tokens", input_shape=(1024,), num_outputs=50257)
+    assert evaluation_batch(tokens, 4) == 4
+    assert evaluation_batch(tokens, 1) == 1
+
+
 def test_full_batch_gradient_descent(tmp_path: Path) -> None:
     training = assembled("dataset.batch_size=full")
     assert training.plan.samples_per_step == 1257
     assert training.plan.steps_per_epoch == 1
     ids = training.program.batches.sample_ids(0)
     assert sorted(ids.tolist()) == list(range(1257))
+
+
+def test_an_optimizer_that_needs_a_closure_is_refused() -> None:
+    composed = Composer().compose(SMALL)
+    composed.config["optimizer"] = {"_target_": "torch.optim.LBFGS", "lr": 1.0}
+    with pytest.raises(BadInput, match="LBFGS needs a closure"):
+        assemble(composed.config, check_composed(composed), composed.choices)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +260,8 @@ def test_full_batch_gradient_descent(tmp_path: Path) -> None:
         (("schedule.warmup_steps=31",), "schedule.warmup_steps=31"),
         (("model=transformer",), "model=transformer and dataset=digits: the model reads tokens"),
         (("model=linear", "model._target_=torch.nn.Linear"), "model.in_features must be set"),
+        (("dataset=line", "model=linear", "engine.label_smoothing=0.1"), "engine.label_smoothing=0.1: dataset 'line'"),
+        (("schedule=plateau", "schedule.mode=max"), "schedule.mode=max: the metric is val/loss"),
         (("optimizer._target_=torch.nn.Linear",), "optimizer._target_=torch.nn.Linear: is not a torch.optim.Optimizer"),
         (("dataset._target_=torch.load",), "dataset._target_=torch.load: is not a dataset"),
         (("schedule._target_=torch.optim.lr_scheduler.StepLR",), "is not an optexp.schedules.Schedule"),

@@ -33,3 +33,17 @@ def check_output_file(option: str, file: Path) -> None:
         raise BadInput(f"{option} {file}: is a folder; name a file")
     if not file.parent.is_dir():
         raise BadInput(f"{option} {file}: there is no folder {file.parent}")
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Let a verb that runs a user's code be told so, in the words of a new run: `trust=[mypackage]`."""
+    parser.add_argument(
+        "trust", nargs="?", type=_packages, default=[], metavar="trust=[PACKAGE]", help="your own packages to import"
+    )
+
+
+def _packages(word: str) -> list[str]:
+    key, separator, value = word.partition("=")
+    if key != "trust" or not separator:
+        raise argparse.ArgumentTypeError(f"'{word}': allowed is trust=[package]")
+    return [name.strip() for name in value.strip("[]").split(",") if name.strip()]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 
-from optexp.commands import Parser
+from optexp.commands import Parser, add_trust
 from optexp.config.check import check
 from optexp.errors import Exit
 from optexp.records.reading import read_run
@@ -21,7 +22,7 @@ def main(argv: list[str]) -> int:
         "  optexp rerun outputs/runs/2026-01-31/120000-digits-resnet-sgd",
     )
     parser.add_argument("dir", type=Path, metavar="DIR", help="the run directory to repeat")
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="your own package to import")
+    add_trust(parser)
     options = parser.parse_args(argv)
     run = read_run(options.dir)
     choices = run.info.get("choices") or {}
@@ -33,7 +34,8 @@ def main(argv: list[str]) -> int:
 
     training = assemble(config, engine, choices)
     now = datetime.now()
-    stem = f"{now:%H%M%S}-rerun-{run.name.partition('-')[2]}"
+    name = re.sub(r"^\d+-", "", run.path.resolve().name)
+    stem = f"{now:%H%M%S}-rerun-{name}"
     path = claim(Path(config["output_dir"]) / "runs" / f"{now:%Y-%m-%d}", stem)
     result = execute(training, path, ["optexp", "rerun", *argv], run.info.get("overrides", []))
     before, after = run.metrics.get("train/loss"), read_run(path).metrics.get("train/loss")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optexp.commands import Parser
+from optexp.commands import Parser, add_trust
 from optexp.config.check import check
 from optexp.errors import BadInput, Exit
 from optexp.records.reading import read_run
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
         "  optexp resume outputs/runs/2026-01-31/120000-digits-resnet-sgd",
     )
     parser.add_argument("dir", type=Path, metavar="DIR", help="the run directory")
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="your own package to import")
+    add_trust(parser)
     options = parser.parse_args(argv)
     run = read_run(options.dir)
     if run.status in ("completed", "early_stopped"):
@@ -35,4 +35,5 @@ def main(argv: list[str]) -> int:
     from optexp.run import execute
 
     command = ["optexp", "resume", *argv]
-    return int(execute(assemble(config, engine, choices), options.dir, command, resume=True).exit_status)
+    training = assemble(config, engine, choices, resuming=True)
+    return int(execute(training, options.dir, command, resume=True).exit_status)

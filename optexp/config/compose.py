@@ -50,6 +50,7 @@ class Composer:
         resolvers.register()
         self.multirun = multirun
         self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._is_group_name: dict[str, bool] = {}  # asking Hydra takes milliseconds
         if config_dir is not None and not Path(config_dir).is_dir():
             raise BadInput(f"--config-dir {config_dir}: no such folder")
         search_path = create_config_search_path(str(shipped_folder()))
@@ -141,7 +142,9 @@ class Composer:
     def _is_group(self, override: Override) -> bool:
         """Return whether a word chooses from a group (`optimizer={lr: 0.1}` sets values in it)."""
         name = override.key_or_group
-        return "." not in name and bool(self.loader.get_group_options(name)) and not isinstance(override.value(), dict)
+        if name not in self._is_group_name:
+            self._is_group_name[name] = "." not in name and bool(self.loader.get_group_options(name))
+        return self._is_group_name[name] and not isinstance(override.value(), dict)
 
     def groups(self) -> list[str]:
         """Return the names of the config groups a user may choose from."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ class Directory:
 
     path: Path
     override: str
+
+    def remove_if_unused(self) -> None:
+        """Remove the directory when nothing has begun in it: Hydra has failed before the run did."""
+        if not (self.path / RUN_FILE).exists() and all(p.name in (".hydra", "optexp.log") for p in self.path.iterdir()):
+            shutil.rmtree(self.path)
 
 
 def claimed_directory(composed: Composed, key: str) -> Directory:

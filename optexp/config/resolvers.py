@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 def slug(text: str, longest: int = 60) -> str:
     """Return text that is safe and readable as a folder name: `lr=0.1,weight_decay=0`."""
-    clean = re.sub(r"[^A-Za-z0-9.,=+_-]+", "-", text).strip("-.")
+    clean = re.sub(r"[^A-Za-z0-9.,=+_-]+", "-", re.sub(r"[\[\]{}'\"]", "", text)).strip("-.")
     return clean[:longest].rstrip("-.,=") or "run"
 
 

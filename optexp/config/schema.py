@@ -24,7 +24,7 @@ class Interval:
     @classmethod
     def parse(cls, key: str, value: Any) -> Interval:
         """Read `100` (steps) or `1epoch`, `2epochs`, `0.5epochs`. Raises BadInput naming the key."""
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value == int(value):
             return cls(value, "step")
         match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(epoch|step)s?", value) if isinstance(value, str) else None
         if match and float(match[1]) > 0 and not (match[2] == "step" and not float(match[1]).is_integer()):
@@ -53,8 +53,8 @@ class Engine:
     compile: bool = False
     channels_last: bool = True
     log_every: Annotated[int, AtLeast(1)] = 10
-    eval_every: int | str = "1epoch"
-    checkpoint_every: int | str | None = "1epoch"
+    eval_every: Any = "1epoch"  # see Interval
+    checkpoint_every: Any = "1epoch"
     early_stopping_patience: Annotated[int, AtLeast(1)] | None = None
     evaluate_test: bool = False
     init_from: str | None = None

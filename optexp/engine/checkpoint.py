@@ -25,6 +25,8 @@ from optexp.records.files import sync_folder, write_atomically
 
 Tree = dict[str, Any]
 _TENSOR = "__tensor__"
+DAMAGE = (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
+"""What reading a file that is not what it should be may raise."""
 
 
 def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
@@ -90,7 +92,10 @@ class Checkpoints:
             raise StorageError(f"cannot write the checkpoint to {self.folder}: {error.strerror or error}") from error
 
     def _delete_unnamed(self) -> None:
-        named = {json.loads(path.read_text())["file"] for path in self.folder.glob("*.json")}
+        try:
+            named = {json.loads(path.read_text())["file"] for path in self.folder.glob("*.json")}
+        except (ValueError, KeyError, TypeError):  # a damaged manifest: who knows which file it named
+            return
         for path in self.folder.glob("step-*.safetensors"):
             if path.name not in named:
                 path.unlink()
@@ -109,14 +114,14 @@ class Checkpoints:
                 continue
             try:
                 loaded = read(manifest)
-            except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            except DAMAGE as error:
                 problems.append(f"checkpoint {manifest} is damaged ({str(error).splitlines()[0]})")
                 continue
             if problems and notice is not None:
                 notice(f"{problems[0]}; using '{candidate}', step {loaded[0]}")
             return loaded
         if problems:
-            raise BadInput(f"{problems[0]} and there is no intact one beside it")
+            raise BadInput(f"{problems[0]}, and there is no intact one beside it")
         return None
 
 
@@ -138,7 +143,7 @@ def weights_of(path: Path) -> tuple[str, dict[str, Tensor]]:
     if path.suffix == ".json" and path.is_file():
         try:
             return str(path), read(path)[1]["program"]["model"]
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        except DAMAGE as error:
             raise BadInput(f"engine.init_from={path}: {str(error).splitlines()[0]}") from None
     for name in ("best", "last"):
         loaded = Checkpoints(path / "checkpoints").load(name)

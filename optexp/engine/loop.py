@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class Member:
         """Enter an evaluation into the history; return whether it is the best so far."""
         loss = values["val/loss"]
         self.history.append(loss)
-        if self.best and not loss < self.best["val/loss"]:
+        if not loss < self.best.get("val/loss", math.inf):  # nan is never better
             self.evaluations_since_best += 1
             return False
         self.best = {"step": done, **values}
@@ -129,7 +130,7 @@ def train(
         if ending is None and plan.evaluates(done):
             with watch.paused():
                 improved = _evaluate(program, members, validation, done, rows)
-            ending = _out_of_patience(members, plan, done)
+            ending = _without_result(members, plan, done) or _out_of_patience(members, plan, done)
         if ending is None and interruption.received is not None and done < plan.total_steps:
             ending = Ending("interrupted", done, f"received {interruption.received.name}")
         for member, row in zip(members, rows, strict=True):
@@ -161,11 +162,19 @@ def _evaluate(
     return improved
 
 
+def _without_result(members: Sequence[Member], plan: Plan, done: int) -> Ending | None:
+    """A run whose last validation loss is not finite has diverged, although every training loss was finite."""
+    last = [member.history[-1] for member in members]
+    if done < plan.total_steps or any(math.isfinite(loss) for loss in last):
+        return None
+    return Ending("diverged", done, f"val/loss is {last[0]} after step {done}")
+
+
 def _out_of_patience(members: Sequence[Member], plan: Plan, done: int) -> Ending | None:
     if plan.patience is None or any(member.evaluations_since_best < plan.patience for member in members):
         return None
-    best = members[0].best
-    reason = f"no better val/loss in {plan.patience} evaluations since step {best['step']}"
+    since = members[0].best.get("step", 0)
+    reason = f"no better val/loss in {plan.patience} evaluations since step {since}"
     return Ending("early_stopped", done, reason)
 
 

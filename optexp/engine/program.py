@@ -96,6 +96,7 @@ class SingleRun:
         self.observations: dict[str, Scalar] = {}
         self.accuracy: Tensor | None = None  # [correct, number] of the observed step
         model.train()
+        self._switch_optimizer("train")
 
     def step(self, step: int, learning_rates: Sequence[float], observed: bool) -> bool:
         """Take one optimizer step. Nothing here waits for the device, but for the guard where it must (see there)."""
@@ -114,8 +115,11 @@ class SingleRun:
             self.first_unread = step + 1
         self.losses.append(loss)
         self.norms.append(norm)
-        if not self.guard.allows(loss, loss if self.precision.scaler.is_enabled() else norm):
-            return False  # `read` finds out what was not finite
+        if not self.guard.allows(loss, 0.0 if self._overflow_can_be_cured else norm):
+            found = first_nonfinite(step + 1, [float(loss)], [float(norm)])
+            assert found is not None
+            self.divergences[0] = found
+            return False
         if self.clip_norm is not None:
             clip(gradients, norm, self.clip_norm)
         if observed:
@@ -132,6 +136,11 @@ class SingleRun:
             self.precision.scaler.update()
         else:
             self.apply_update()
+
+    @property
+    def _overflow_can_be_cured(self) -> bool:
+        """Whether a gradient that is not finite may be an overflow of fp16, which a smaller loss scale avoids."""
+        return self.precision.scaler.is_enabled() and self.precision.scaler.get_scale() > 1.0
 
     @property
     def _reads_freely(self) -> bool:
@@ -165,8 +174,11 @@ class SingleRun:
     def read(self) -> list[dict[str, float]]:
         """Return the mean loss and clipped fraction since the last reading, and the last step's other quantities."""
         losses, norms = _numbers(self.losses), _numbers(self.norms)
-        found = first_nonfinite(self.first_unread, losses, losses if self.precision.scaler.is_enabled() else norms)
-        if found is not None:  # the update of that step, and of all later ones, was masked: they did not happen
+        if self.guard.on_device and (found := first_nonfinite(self.first_unread, losses, norms)) is not None:
+            self.divergences[0] = found
+        if (
+            found := self.divergences.get(0)
+        ) is not None:  # the update of that step, and of all later ones, was masked: they did not happen
             self.divergences[0] = found
             losses, norms = losses[: found.step - self.first_unread], norms[: found.step - self.first_unread]
         values: dict[str, float] = {}
@@ -189,6 +201,7 @@ class SingleRun:
     def evaluate(self, batches: EvalBatches) -> list[dict[str, float]]:
         """Return the mean loss and, except for regression, the accuracy over a split."""
         self.model.eval()
+        self._switch_optimizer("eval")
         sums = torch.zeros(4, dtype=torch.float64, device="cpu" if self._device.type == "mps" else self._device)
         for batch in batches:
             with self.precision.autocast():
@@ -197,11 +210,18 @@ class SingleRun:
             parts += self.objective.accuracy(outputs, batch.targets) if self.objective.has_accuracy else (0, 0)
             sums += torch.stack([torch.as_tensor(part, device=sums.device).double() for part in parts])
         self.model.train()
+        self._switch_optimizer("train")
         loss, count, correct, _ = sums.tolist()
         values = {"loss": loss / count}
         if self.objective.has_accuracy:
             values["accuracy"] = correct / count
         return [values]
+
+    def _switch_optimizer(self, mode: str) -> None:
+        """Schedule-free optimizers evaluate at other weights than they train at, and switch between them."""
+        switch = getattr(self.optimizer, mode, None)
+        if callable(switch):
+            switch()
 
     @property
     def _device(self) -> torch.device:

@@ -226,7 +226,8 @@ def result_table(path: Path, info: Mapping[str, Any], baselines: Mapping[str, fl
     if (path / "tensorboard").is_dir():
         print_line(("  tensorboard  ", "dim"), f"{program('tensorboard')} --logdir {shown}")
     if status in ("interrupted", "failed") and any(path.glob("checkpoints/*")):
-        print_line(("  resume       ", "dim"), f"{program('optexp')} resume {shown}")
+        trust = shlex.quote(f" trust=[{','.join(info['trust'])}]"[1:]) if info.get("trust") else ""
+        print_line(("  resume       ", "dim"), f"{program('optexp')} resume {shown} {trust}".rstrip())
 
 
 def _metrics_table(metrics: Mapping[str, float | None], baselines: Mapping[str, float]) -> list[str]:

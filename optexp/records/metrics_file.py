@@ -34,7 +34,11 @@ class MetricsFile:
 
     def truncate_after(self, step: int) -> None:
         """Drop the rows of later steps and a line that a crash cut short, so that a resumed run repeats none."""
-        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _is_up_to(step, line)]
+        kept = [
+            line
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            if _is_up_to(step, line)
+        ]
         try:
             self._file.close()
             write_atomically(self.path, "".join(line + "\n" for line in kept).encode())

@@ -48,7 +48,7 @@ class Run:
     @property
     def started(self) -> datetime:
         """When the run began, with its time zone."""
-        return datetime.fromisoformat(self.info["started"])
+        return datetime.fromisoformat(self.info["started"]).astimezone()
 
     @cached_property
     def status(self) -> str:

@@ -36,7 +36,6 @@ _HPARAMS_STATUS = {
     "completed": api_pb2.STATUS_SUCCESS,
     "early_stopped": api_pb2.STATUS_SUCCESS,
     "diverged": api_pb2.STATUS_FAILURE,
-    "failed": api_pb2.STATUS_FAILURE,
 }
 
 
@@ -82,7 +81,7 @@ class TensorBoard:
             self._flush()
 
     def close(self, summary: Mapping[str, Any]) -> None:
-        """Record how the run ended (unless it was interrupted: then it may be resumed) and close the file."""
+        """Record how the run ended, unless it may be resumed (TensorBoard keeps the first end), and close the file."""
         status = _HPARAMS_STATUS.get(summary["status"])
         if status is not None:
             self._write(Event(summary=Summary(value=[_session_end(status)])))

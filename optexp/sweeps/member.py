@@ -13,7 +13,7 @@ from optexp.config.compose import Composed, plain
 from optexp.errors import BadInput, StorageError
 from optexp.records.provenance import config_hash
 from optexp.records.run_directory import RUN_FILE, RunRecord
-from optexp.sweeps.record import SweepRecord
+from optexp.sweeps.record import SweepRecord, note_end
 from optexp.tasks import prepare
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,10 @@ def run_member(cfg: DictConfig) -> float:
             info = {"seed": composed.config["seed"], "overrides": overrides}
             info["config_hash"] = config_hash(composed.config)
             RunRecord.create(path, composed.config, command, info).finish("failed", reason)
+        note_end(path, "failed", reason)
         print(f"{title}  failed  {reason}", flush=True)
         return float("inf")
+    note_end(path, result.status, result.reason)
     if result.status == "interrupted":
         raise SystemExit(result.exit_status)
     return result.objective

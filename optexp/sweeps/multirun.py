@@ -58,6 +58,9 @@ def run_sweep(
                 launch_sweep(composer, shared, _jobs(record), run_member)
     except (SystemExit, KeyboardInterrupt) as stop:
         status = int(stop.code or 0) if isinstance(stop, SystemExit) else int(Exit.SIGINT)
+    except Exception:
+        status = int(Exit.UNEXPECTED)
+        raise
     finally:
         record = collect(directory.path, record)
         record.status = "interrupted" if status else "completed"
@@ -91,6 +94,8 @@ def _jobs(record: SweepRecord) -> list[list[str]]:
 
 def _words_from_files(base: Composed) -> list[str]:
     params = base.hydra.sweeper.params or {}
+    if "trust" in params:
+        raise BadInput(f"hydra.sweeper.params.trust={params['trust']}: allowed on the command line only")
     return [f"{key}={value}" for key, value in params.items()]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,6 +52,25 @@ class SweepRecord:
     def read(cls, folder: Path) -> SweepRecord:
         content = json.loads((folder / SWEEP_FILE).read_text(encoding="utf-8"))
         return cls(**{**content, "members": [MemberRecord(**member) for member in content["members"]]})
+
+
+def note_end(member: Path, status: str, reason: str | None) -> None:
+    """Enter how a member ended into the sweep.json above its directory, if there is one.
+
+    Members may run in several processes: a lock on the folder lets them write one after the other.
+    """
+    folder = os.open(member.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        record = SweepRecord.read(member.parent)
+        for entry in record.members:
+            if entry.directory == member.name:
+                entry.status, entry.reason = status, reason
+        record.write(member.parent)
+    except FileNotFoundError:  # a sweep that was not started by optexp's command line
+        return
+    finally:
+        os.close(folder)
 
 
 def member_directory(number: int, overrides: Sequence[str], swept: Sequence[str]) -> str:

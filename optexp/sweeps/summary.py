@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,9 @@ def summarize(folder: Path, record: SweepRecord) -> None:
     if figure is not None:
         print(f"  heat map     {relative(figure)}")
     print(f"  tensorboard  {program('tensorboard')} --logdir {relative(folder)}")
+    for member in record.members:
+        if member.status == "interrupted":
+            print(f"  resume       {program('optexp')} resume {shlex.quote(relative(folder / member.directory))}")
 
 
 def _row(member: MemberRecord, swept: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from optexp.assemble import assemble
 from optexp.config.compose import Composed
 from optexp.config.schema import Engine
+from optexp.errors import BadInput
 from optexp.run import Result, execute
 
 
@@ -15,6 +16,9 @@ class Train:
     """One training, refused or ready when constructed (BadInput), then run in a directory of its own."""
 
     def __init__(self, composed: Composed, engine: Engine) -> None:
+        surplus = sorted(set(composed.config["task"]) - {"name", "reads"})
+        if surplus:
+            raise BadInput(f"task.{surplus[0]}: task=train takes no settings of its own")
         self.training = assemble(composed.config, engine, composed.choices)
 
     def run(self, path: Path, command: Sequence[str], overrides: Sequence[str], member: str | None = None) -> Result:

@@ -64,7 +64,7 @@ def test_a_signal_ends_a_run_that_then_resumes_bit_for_bit(folder: Path, name: s
     where = str(run.path.relative_to(folder))
     assert f"resume {where}" in ended.out
 
-    resumed = here(folder, "resume", where, "--trust", "mine")
+    resumed = here(folder, "resume", where, "trust=[mine]")
     assert (resumed.status, resumed.err) == (0, "")
     run = only_run(folder)
     assert (run.status, run.last_step, run.info["resumed"]) == ("completed", 12, 1)

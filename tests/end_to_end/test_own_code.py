@@ -93,7 +93,7 @@ def test_a_run_with_the_users_code_resumes_and_repeats_with_trust_only(folder: P
     assert here(folder, *TINY, *OWN, "optimizer=signs").status == 0
     path = str(only_run(folder).path.relative_to(folder))
     assert "'mine' is not trusted" in here(folder, "rerun", path).err
-    repeated = here(folder, "rerun", path, "--trust", "mine")
+    repeated = here(folder, "rerun", path, "trust=[mine]")
     assert (repeated.status, repeated.err) == (0, "")
     assert "the same" in repeated.out
 

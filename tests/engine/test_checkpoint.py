@@ -175,3 +175,18 @@ def test_weights_of_takes_best_before_last_and_says_what_it_took(tmp_path: Path)
     assert torch.equal(weights["weight"], torch.ones(3, 2))
     _, weights = weights_of(tmp_path / "checkpoints" / "last.json")
     assert torch.equal(weights["weight"], torch.full((3, 2), 2.0))
+
+
+def test_a_damaged_manifest_beside_it_does_not_stop_a_save(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(10, tree(1.0), ["last", "best"])
+    (tmp_path / "best.json").write_text("")
+    checkpoints.save(20, tree(2.0), ["last"])
+    loaded = checkpoints.load("last")
+    assert loaded is not None
+    assert loaded[0] == 20
+    (tmp_path / "last.json").write_text("[]")
+    with pytest.raises(BadInput, match="damaged"):
+        checkpoints.load("best")
+    with pytest.raises(BadInput, match=r"engine\.init_from=.*last\.json"):
+        weights_of(tmp_path / "last.json")

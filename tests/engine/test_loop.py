@@ -183,3 +183,20 @@ def test_a_resumed_training_is_bitwise_the_uninterrupted_one(tmp_path: Path, wor
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs["parameters"][name][key])), (name, key)
     assert resumed.history == member.history
     assert rows_before.without_times() + rows_after.without_times() == rows.without_times()
+
+
+def test_a_validation_loss_that_is_not_a_number_is_never_the_best() -> None:
+    _, member, _ = trained(assembled(*MLP, "engine.max_steps=5"))
+    member.best, member.history, member.evaluations_since_best = {}, [], 0
+    improved = [
+        member.take_evaluation(step, {"val/loss": loss}) for step, loss in enumerate([math.nan, 1.0, math.inf, 0.5])
+    ]
+    assert improved == [False, True, False, True]
+    assert member.best == {"step": 3, "val/loss": 0.5}
+
+
+def test_a_run_whose_last_validation_loss_is_not_finite_has_diverged() -> None:
+    ending, member, _ = trained(assembled(*MLP, "engine.max_steps=1", "optimizer.lr=1e38", "schedule=constant"))
+    assert ending.status == "diverged"
+    assert ending.reason == "val/loss is nan after step 1"
+    assert member.best == {}

@@ -170,3 +170,35 @@ def test_foreign_models_draw_from_a_stream_of_their_own_per_step() -> None:
     program.step(4, [0.0], observed=False)
     assert program.losses[0] == program.losses[1]
     assert program.losses[1] != program.losses[2]
+
+
+def test_gradients_that_no_loss_scale_can_cure_stop_an_fp16_run() -> None:
+    training = assembled(*BASE, "engine.precision=fp16")
+    program = training.program
+    program.parameters[0].register_hook(lambda gradient: gradient * float("nan"))
+    before = parameters(training.model).clone()
+    steps = 0
+    while program.step(steps, [0.05], observed=False):
+        steps += 1
+        assert steps < 100
+    assert steps == 16  # the scale is halved from 2**16 to 1; then there is nothing left to try
+    program.read()
+    assert program.divergences[0].quantity == "gradient norm"
+    assert program.divergences[0].step == 17
+    assert torch.equal(parameters(training.model), before)
+
+
+def test_schedule_free_optimizers_are_evaluated_at_their_own_weights() -> None:
+    training = assembled(*BASE, optimizer={"_target_": "pytorch_optimizer.ScheduleFreeAdamW", "lr": 0.01})
+    for step in range(30):
+        training.program.step(step, [0.01], observed=False)
+    at_training_weights = parameters(training.model).clone()
+    ours = training.program.evaluate(training.validation)[0]["loss"]
+    assert torch.allclose(parameters(training.model), at_training_weights, atol=1e-6)
+    training.optimizer.eval()  # type: ignore[attr-defined]
+    training.model.eval()
+    split = training.dataset.val
+    assert split.targets is not None
+    with torch.no_grad():
+        expected = F.cross_entropy(training.model(split.inputs), split.targets).item()
+    assert ours == pytest.approx(expected, rel=1e-5)

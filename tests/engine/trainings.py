@@ -11,8 +11,6 @@ from optexp.engine.loop import Ending, Member, Row, train
 from optexp.engine.runtime import Interruption
 from optexp.tasks import check_composed
 
-_composers: list[Composer] = []
-
 
 class Rows:
     """A sink that keeps what it gets."""
@@ -30,10 +28,10 @@ class Rows:
         return [{key: value for key, value in row.items() if not key.startswith("time")} for row in self.rows]
 
 
-def assembled(*words: str) -> Training:
-    """Compose, check and assemble a training from override words."""
-    composer = Composer()
-    composed = composer.compose(words)
+def assembled(*words: str, **nodes: dict[str, Any]) -> Training:
+    """Compose, check and assemble a training from override words; `nodes` replace whole groups."""
+    composed = Composer().compose(words)
+    composed.config.update(nodes)
     return assemble(composed.config, check_composed(composed), composed.choices)
 
 
