@@ -65,7 +65,6 @@ def assemble(
     `resuming` leaves out initial weights from elsewhere, which a checkpoint will replace.
     Raises BadInput for everything that keeps the run from starting.
     """
-    config = _with_absolute_paths(config)
     origin = f"experiment={choices['experiment']}" if choices.get("experiment") else ""
     build.trust(config["trust"])
     device = choose_device(engine.device)
@@ -118,7 +117,7 @@ def assemble(
         compiled=engine.compile,
     )
     return Training(
-        config,
+        _with_absolute_paths(config),
         choices,
         engine,
         device,

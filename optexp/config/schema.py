@@ -29,7 +29,8 @@ class Interval:
         match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(epoch|step)s?", value) if isinstance(value, str) else None
         if match and float(match[1]) > 0 and not (match[2] == "step" and not float(match[1]).is_integer()):
             return cls(float(match[1]), "epoch" if match[2] == "epoch" else "step")
-        raise BadInput(f"{key}={value}: allowed are a number of steps (100) or of epochs (1epoch, 0.5epochs)")
+        shown = "null" if value is None else value
+        raise BadInput(f"{key}={shown}: allowed are a number of steps (100) or of epochs (1epoch, 0.5epochs)")
 
     def due(self, step: int, steps_per_epoch: float) -> bool:
         """Return whether the step-th optimizer step (1-based) completes another interval."""

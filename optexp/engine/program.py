@@ -174,12 +174,10 @@ class SingleRun:
     def read(self) -> list[dict[str, float]]:
         """Return the mean loss and clipped fraction since the last reading, and the last step's other quantities."""
         losses, norms = _numbers(self.losses), _numbers(self.norms)
-        if self.guard.on_device and (found := first_nonfinite(self.first_unread, losses, norms)) is not None:
-            self.divergences[0] = found
-        if (
-            found := self.divergences.get(0)
-        ) is not None:  # the update of that step, and of all later ones, was masked: they did not happen
-            self.divergences[0] = found
+        if self.guard.on_device and (late := first_nonfinite(self.first_unread, losses, norms)) is not None:
+            self.divergences[0] = late
+        found = self.divergences.get(0)
+        if found is not None:  # its update, and all later ones that the device was given, were masked: they never were
             losses, norms = losses[: found.step - self.first_unread], norms[: found.step - self.first_unread]
         values: dict[str, float] = {}
         if losses:

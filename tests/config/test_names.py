@@ -35,8 +35,8 @@ def test_a_slug_is_safe_as_a_folder_name(text: str, expected: str) -> None:
     ("overrides", "swept", "expected"),
     [
         (["model=mlp", "optimizer.lr=0.1", "seed=3"], ["optimizer.lr", "seed"], "lr=0.1,seed=3"),
-        (["optimizer=adam", "+engine.note='a b'"], ["optimizer", "engine.note"], "optimizer=adam,note=-a-b"),
-        (["model.hidden=[8,8]"], ["model.hidden"], "hidden=-8,8"),
+        (["optimizer=adam", "+engine.note='a b'"], ["optimizer", "engine.note"], "optimizer=adam,note=a-b"),
+        (["model.hidden=[8,8]"], ["model.hidden"], "hidden=8,8"),
         (["model=mlp"], [], "run"),
     ],
 )
