@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,6 @@ def weights_of(path: Path) -> tuple[str, dict[str, Tensor]]:
     raise BadInput(f"engine.init_from={path}: no checkpoint there; give a run directory or a checkpoints/*.json")
 
 
-def all_finite(tensors: Sequence[Tensor]) -> bool:
+def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Return whether every element of every tensor is finite (one synchronization)."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from optexp.config.schema import Interval
 from optexp.datasets.batches import EvalBatches
-from optexp.engine.checkpoint import Checkpoints
+from optexp.engine.checkpoint import Checkpoints, all_finite
 from optexp.engine.guard import Divergence
 from optexp.engine.program import Program
 from optexp.engine.runtime import Interruption
@@ -181,14 +181,17 @@ def _out_of_patience(members: Sequence[Member], plan: Plan, done: int) -> Ending
 def _save(
     program: Program, members: Sequence[Member], plan: Plan, done: int, improved: bool, ending: Ending | None
 ) -> None:
-    """Write checkpoints that are due. A diverged run writes none: the last good one stays."""
+    """Write checkpoints that are due. A diverged run writes none, nor does one with weights that are not finite (the
+    next loss will show it): the last good one stays.
+    """
     if plan.checkpoint is None or (ending is not None and ending.status == "diverged"):
         return
     names = (["last"] if ending is not None or plan.checkpoints(done) else []) + (["best"] if improved else [])
     for index, member in enumerate(members):
         if names and member.checkpoints is not None:
             tree = {"program": program.state(index), "member": member.state()}
-            member.checkpoints.save(done, tree, names)
+            if all_finite(tree["program"]["model"].values()):
+                member.checkpoints.save(done, tree, names)
 
 
 class _Watch:

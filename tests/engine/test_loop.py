@@ -200,3 +200,20 @@ def test_a_run_whose_last_validation_loss_is_not_finite_has_diverged() -> None:
     assert ending.status == "diverged"
     assert ending.reason == "val/loss is nan after step 1"
     assert member.best == {}
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    training = assembled(*MLP, "engine.max_steps=20", "engine.checkpoint_every=5", "engine.eval_every=100")
+    step = training.program.step
+
+    def spoiled(number: int, *arguments: object) -> bool:
+        if number == 7:
+            training.program.parameters[0].data[0, 0] = math.inf
+        return step(number, *arguments)  # type: ignore[arg-type]
+
+    training.program.step = spoiled  # type: ignore[method-assign, assignment]
+    training.program.guard.allows = lambda loss, norm: True  # type: ignore[method-assign]
+    trained(training, checkpoints=Checkpoints(tmp_path))
+    loaded = Checkpoints(tmp_path).load("last")
+    assert loaded is not None
+    assert loaded[0] == 5
