@@ -24,8 +24,8 @@ def main(argv: list[str]) -> int:
     parser = Parser(
         "compare",
         "Show what differs between runs: their configs, their results, and their curves in a picture.",
-        "  optexp compare outputs/runs/2026-01-31/12-00-00-sgd outputs/runs/2026-01-31/12-01-00-adamw\n"
-        "  optexp compare outputs/sweeps/2026-01-31/12-00-00-lr --png lr.png",
+        "  optexp compare outputs/runs/2026-01-31/120000-exp2_sgd_B32 outputs/runs/2026-01-31/120100-exp1_adam_B32\n"
+        "  optexp compare outputs/sweeps/2026-01-31/120000-digits-resnet-sgd --png lr.png",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="run directories, or folders of them")
     parser.add_argument("--png", type=Path, default=Path("comparison.png"), metavar="FILE", help="default: %(default)s")
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     runs = list(found.values())
     if len(runs) < 2:
         shown = " ".join(map(str, arguments.folders))
-        raise BadInput(f"optexp compare: found {len(runs)} run{'s' * (not runs)} in {shown}, needs at least two")
+        raise BadInput(f"compare: found {len(runs)} run{'s' * (not runs)} in {shown}, needs at least two")
     labels = [letters(index) for index in range(len(runs))]
     print_table(
         [
@@ -112,11 +112,11 @@ def result_rows(runs: Sequence[Run], labels: Sequence[str]) -> list[dict[str, st
 def _best(tag: str, runs: Sequence[Run], labels: Sequence[str]) -> str:
     """Return the labels of the runs with the best value of a metric: the lowest loss, the highest of any other.
 
-    A run that diverged is never best: its last value is from before it did.
+    A run that diverged is never best: its last value is from before it did. Nor is there a best of different data sets.
     """
     values = [math.nan if run.status == "diverged" else run.metrics.get(tag) for run in runs]
     finite = [value for value in values if value is not None and math.isfinite(value)]
-    if not finite:
+    if not finite or len({run.choice("dataset") for run in runs}) > 1:
         return ""
     best = min(finite) if tag.endswith("loss") else max(finite)
     return " ".join(label for label, value in zip(labels, values, strict=True) if value == best)

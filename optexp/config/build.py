@@ -131,6 +131,6 @@ def call(group: str, target: Callable[..., Any], **given: Any) -> Any:
     except (ValueError, TypeError, AssertionError, RuntimeError) as error:
         text = str(error).strip().splitlines()
         named = getattr(target, "__name__", str(target))
-        raise BadInput(
-            f"{group}: {named} rejects its arguments: {text[0] if text else type(error).__name__}"
-        ) from error
+        shown = ", ".join(f"{name}={value}" for name, value in given.items())
+        reason = text[0] if text else type(error).__name__
+        raise BadInput(f"{group}: {named}({shown}) rejects its arguments: {reason}") from error

@@ -86,7 +86,7 @@ class Composer:
         if self.multirun or str(mode).rpartition(".")[2] == "MULTIRUN":
             return True
         if swept:
-            raise BadInput(f"{swept[0].input_line}: several values make a sweep; add -m, or quote the value")
+            raise BadInput(f"{swept[0].input_line}: several values make a sweep; add -m")
         return False
 
     def fixed(self, words: Sequence[str]) -> list[str]:
@@ -188,7 +188,11 @@ class Composer:
         parent, _, leaf = key.rpartition(".")
         node = OmegaConf.select(cfg, parent) if parent else cfg
         if parent == "" and not _exists(cfg, leaf):
-            words = [*self.groups(), *(str(name) for name in cfg if name != "hydra")]
+            names = [str(name) for name in cfg if name != "hydra"]
+            holders = [name for name in names if _exists(cfg, f"{name}.{leaf}")]
+            if holders:
+                return f"{key}={value}: no such key or group (did you mean '{holders[0]}.{leaf}'?)"
+            words = [*self.groups(), *names]
             return (
                 f"{key}={value}: no such key or group{nearest(leaf, words)}; there are {listed(dict.fromkeys(words))}"
             )

@@ -38,7 +38,8 @@ class Plan:
     patience: int | None
 
     def logs(self, done: int) -> bool:
-        return done == 1 or done % self.log_every == 0 or done == self.total_steps
+        """Whether the training is measured; at every evaluation too, so that both losses are of one moment."""
+        return done == 1 or done % self.log_every == 0 or self.evaluates(done)
 
     def evaluates(self, done: int) -> bool:
         return self.evaluation.due(done, self.steps_per_epoch) or done == self.total_steps
@@ -68,6 +69,8 @@ class Member:
         return self.schedule.lr(step, self.base_lr, self.history)
 
     def record(self, row: Row) -> None:
+        if "train/loss" in row:  # a new measurement of the training replaces the old one as a whole
+            self.latest = {tag: value for tag, value in self.latest.items() if not tag.startswith("train/")}
         self.latest.update(row)
         for sink in self.sinks:
             sink.log(row)

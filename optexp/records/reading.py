@@ -137,6 +137,8 @@ def read_run(path: Path) -> Run:
     try:
         info = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        if (path / "sweep.json").exists():
+            raise BadInput(f"{path}: is a sweep; name one of its members, such as {path}/0-…") from error
         raise BadInput(f"{path}: is not a run directory (it holds no {RUN_FILE})") from error
     except (OSError, ValueError) as error:
         raise BadInput(f"{path / RUN_FILE}: cannot be read ({_one_line(error)})") from error

@@ -95,7 +95,14 @@ def curves(runs: Sequence[Run], path: Path, labels: Sequence[str] | None = None)
 
 
 def legend_labels(runs: Sequence[Run]) -> list[str]:
-    """Return the shortest text that tells each run from the others: `lr=0.1 momentum=0.9`, its name at worst."""
+    """Return the shortest text that tells each run from the others.
+
+    That is its experiment where each run is a different one, else the settings that differ (`lr=0.1 momentum=0.9`),
+    and the name of its directory at worst.
+    """
+    experiments = [run.choice("experiment") for run in runs]
+    if all(experiments) and len(set(experiments)) == len(runs):
+        return experiments
     differing = differences(runs)
     common = [key for key, values in differing.items() if ABSENT not in values]
     for keys in (common, list(differing)):

@@ -58,5 +58,5 @@ def _title(path: Path, number: int, overrides: list[str]) -> str:
     except OSError:
         total = 0
     if total == 0:  # a sweeper that is not ours decides as it goes how many members there will be
-        return f"[{number + 1}] {' '.join(overrides)}"
-    return f"[{number + 1}/{total}] {path.name.partition('-')[2]}"
+        return f"{path.name} {' '.join(overrides)}"
+    return f"{path.name} ({number + 1} of {total})"

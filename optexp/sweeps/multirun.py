@@ -43,6 +43,8 @@ def run_sweep(
             print(f"ok: {shlex.join(['optexp', *member])}")
         print(f"{len(members)} members, nothing trained")
         return Exit.DONE
+    for group in set(swept) & set(base.choices):  # the name of the sweep must not promise one choice of several
+        base.hydra.runtime.choices[group] = None
     directory = claimed_directory(base, "hydra.sweep.dir")
     record = SweepRecord(list(command), swept, _records(members, composed, swept))
     record.write(directory.path)

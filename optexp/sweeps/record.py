@@ -25,7 +25,7 @@ class MemberRecord:
     overrides: list[str]
     directory: str
     swept: dict[str, Any]
-    status: str = "waiting"
+    status: str = "not started"
     reason: str | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
     best: dict[str, Any] | None = None

@@ -61,6 +61,8 @@ def summarize(folder: Path, record: SweepRecord) -> None:
     for member in record.members:
         if member.status == "interrupted":
             print(f"  resume       {program('optexp')} resume {shlex.quote(relative(folder / member.directory))}")
+        elif member.status == "not started":
+            print(f"  start        {program('optexp')} {shlex.join(member.overrides)}")
 
 
 def _row(member: MemberRecord, swept: Sequence[str]) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def test_what_a_constructor_rejects_is_the_users_mistake() -> None:
     def fails(rate: float) -> None:
         raise KeyError("a bug")
 
-    with pytest.raises(BadInput, match=r"^model: rejects rejects its arguments: rate is odd$"):
+    with pytest.raises(BadInput, match=r"^model: rejects\(rate=1\) rejects its arguments: rate is odd$"):
         build.call("model", rejects, rate=1)
     with pytest.raises(KeyError):  # a bug stays a bug
         build.call("model", fails, rate=1)

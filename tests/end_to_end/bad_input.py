@@ -88,7 +88,7 @@ WITHOUT_TORCH: dict[str, str] = {
     "--config-dir nowhere": "--config-dir nowhere: no such folder",
     "--config-dir file": "--config-dir file: no such folder",
     # sweeps
-    "optimizer.lr=0.1,0.2": "optimizer.lr=0.1,0.2: several values make a sweep; add -m, or quote the value",
+    "optimizer.lr=0.1,0.2": "optimizer.lr=0.1,0.2: several values make a sweep; add -m",
     "optimizer=sgd,adam": "optimizer=sgd,adam: several values make a sweep; add -m",
     "-m optimizer.lr=0.1,abc": "optimizer.lr=abc: allowed is a finite number ≥ 0 (member optimizer.lr=abc)",
     "-m optimizer=sgd,adamm": "optimizer=adamm: no such optimizer (did you mean 'adam'?)",

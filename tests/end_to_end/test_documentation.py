@@ -15,7 +15,7 @@ from optexp.help import groups, shipped_folder
 
 REPO = Path(__file__).parents[2]
 PAGES = {name: (REPO / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "conf/config.yaml")}
-PLACEHOLDER = re.compile(r"…|<|\bDIR|\bVERB\b|\bFILE\b|key=value|--help|\bmy\b")
+PLACEHOLDER = re.compile(r"…|<|\*|\bDIR|\bVERB\b|\bFILE\b|key=value|--help|\bmy\b")
 
 
 def commands() -> list[str]:

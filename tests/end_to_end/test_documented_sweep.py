@@ -120,8 +120,8 @@ def test_the_screen_shows_members_results_and_where_they_are(sweep: Sweep) -> No
     lines = out.splitlines()
     where = str(sweep.path.relative_to(sweep.path.parents[3]))
     assert lines[0] == f"sweep of 4 members in {where}"
-    assert [line[:5] for line in lines[1:5]] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
-    assert "lr=1e+30,weight_decay=0  diverged" in lines[3]
+    assert [line.partition("(")[2][:6] for line in lines[1:5]] == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
+    assert "2-lr=1e+30,weight_decay=0 (3 of 4)  diverged" in lines[3]
     table = [line.split() for line in lines[5:] if re.match(r"\s*\d ", line)]
     best = [row[-1] for row in table if row[3] == "completed"]
     assert best == sorted(best)

@@ -89,8 +89,8 @@ def test_ctrl_c_ends_a_sweep_with_its_summary(folder: Path) -> None:
     assert (ended.status, ended.err) == (130, "")
     record = sweep_record(folder)
     assert record["status"] == "interrupted"
-    assert [member["status"] for member in record["members"]] == ["completed", "interrupted", "waiting"]
-    assert "1 completed, 1 interrupted, 1 waiting" in ended.out
+    assert [member["status"] for member in record["members"]] == ["completed", "interrupted", "not started"]
+    assert "1 completed, 1 interrupted, 1 not started" in ended.out
     assert list(folder.glob("outputs/sweeps/*/*/sweep.csv"))
 
 
@@ -102,8 +102,8 @@ def test_a_signal_between_members_ends_a_sweep_with_its_summary(folder: Path, na
     assert (ended.status, ended.err) == (status, "")
     record = sweep_record(folder)
     assert record["status"] == "interrupted"
-    assert [member["status"] for member in record["members"]] == ["completed", "waiting", "waiting"]
-    assert "1 completed, 2 waiting" in ended.out
+    assert [member["status"] for member in record["members"]] == ["completed", "not started", "not started"]
+    assert "1 completed, 2 not started" in ended.out
     assert signal.getsignal(signal.SIGTERM) is before
 
 

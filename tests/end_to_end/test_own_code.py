@@ -105,7 +105,7 @@ def test_a_bug_in_the_users_optimizer_fails_its_member_and_no_other(folder: Path
     runs = runs_in(folder)
     assert [run.status for run in runs] == ["completed", "failed", "completed"]
     assert runs[1].info["reason"] == "ArithmeticError: my own mistake"
-    assert "[2/3] lr=0.6  failed" in ended.out
+    assert "1-lr=0.6 (2 of 3)  failed" in ended.out
     assert "ArithmeticError: my own mistake" in ended.out
     assert "2 completed, 1 failed" in ended.out
     log = (runs[1].path / "optexp.log").read_text()

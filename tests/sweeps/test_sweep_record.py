@@ -21,7 +21,7 @@ def record() -> SweepRecord:
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     record().write(tmp_path)
     assert SweepRecord.read(tmp_path) == record()
-    assert SweepRecord.read(tmp_path).members[1].status == "waiting"
+    assert SweepRecord.read(tmp_path).members[1].status == "not started"
     assert "größer" in (tmp_path / "sweep.json").read_text(encoding="utf-8")
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]  # no temporary file is left
 

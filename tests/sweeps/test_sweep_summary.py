@@ -36,7 +36,7 @@ def test_members_end_as_their_run_directories_tell(tmp_path: Path, make_run: Any
     make_run(tmp_path / "1", "diverged", lr=1e30)
     make_run(tmp_path / "2", "failed")
     record = collect(tmp_path, swept(LR, values={LR: [0.1, 1e30, 0.3, 0.4]}))
-    assert [member.status for member in record.members] == ["completed", "diverged", "failed", "waiting"]
+    assert [member.status for member in record.members] == ["completed", "diverged", "failed", "not started"]
     assert record.members[0].metrics == {"train/loss": 0.1, "val/loss": 0.15}
     assert record.members[1].reason == "the loss of step 100 is not finite"
     assert record.members[1].metrics["train/loss"] is None
@@ -80,14 +80,14 @@ def test_the_csv_has_every_member_in_order(tmp_path: Path, make_run: Any, capsys
     rows = rows_of(tmp_path)
     assert [(row["#"], row[LR], row[SEED], row["status"]) for row in rows] == [
         ("0", "0.1", "1", "completed"),
-        ("1", "0.1", "2", "waiting"),
+        ("1", "0.1", "2", "not started"),
         ("2", "1e+30", "1", "diverged"),
-        ("3", "1e+30", "2", "waiting"),
+        ("3", "1e+30", "2", "not started"),
     ]
     assert [row["val/loss"] for row in rows] == ["0.15", "", "0.3", ""]
     assert [row["train/loss"] for row in rows] == ["0.1", "", "", ""]  # not a number is left empty
     out = capsys.readouterr().out
-    assert "1 completed, 2 waiting, 1 diverged" in out
+    assert "1 completed, 2 not started, 1 diverged" in out
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_a_heat_map_is_drawn_for_two_numbers(
 
 def test_a_sweep_without_results_is_summarized_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summarize(tmp_path, swept(LR, SEED, values={LR: [0.1, 0.2], SEED: [1, 2]}))
-    assert "4 waiting" in capsys.readouterr().out
-    assert [row["status"] for row in rows_of(tmp_path)] == ["waiting"] * 4
+    assert "4 not started" in capsys.readouterr().out
+    assert [row["status"] for row in rows_of(tmp_path)] == ["not started"] * 4
     summarize(tmp_path, SweepRecord(["optexp"], [], []))  # a foreign sweeper that was interrupted at once
     assert rows_of(tmp_path) == []
 
