@@ -30,8 +30,10 @@ class StorageError(Exception):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return `" (did you mean 'x'?)"` for the choice closest to `word`, or an empty string when none is close."""
-    matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    """Return `" (did you mean 'x'?)"` for the choice closest to `word`, or one it begins; else an empty string."""
+    choices = list(choices)
+    matches = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    matches = matches or [choice for choice in choices if len(word) > 2 and choice.startswith(word)]
     return f" (did you mean '{matches[0]}'?)" if matches else ""
 
 
