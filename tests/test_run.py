@@ -160,7 +160,7 @@ def test_resume_through_the_directory_equals_the_uninterrupted_run(
 
     monkeypatch.setattr(training.program, "step", dies)
     assert execute(training, path, ["optexp"]).status == "failed"
-    assert read_run(path).rows[-1]["step"] == 21
+    assert read_run(path).rows[-1]["step"] == 20
     result = execute(assembled(*words), path, ["optexp", "resume"], resume=True)
     assert result.status == "completed"
     straight, resumed = read_run(tmp_path / "straight"), read_run(path)

@@ -6,6 +6,7 @@ The groups `model`, `dataset`, `optimizer` and `schedule` are checked against th
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -32,10 +33,14 @@ class Interval:
         shown = "null" if value is None else value
         raise BadInput(f"{key}={shown}: allowed are a number of steps (100) or of epochs (1epoch, 0.5epochs)")
 
+    def last_due(self, step: int, steps_per_epoch: float) -> int:
+        """Return the last step up to `step` (1-based) that completes an interval; 0 when there is none yet."""
+        length = self.count * (steps_per_epoch if self.unit == "epoch" else 1)
+        return math.ceil(int(step / length + 1e-9) * length - 1e-9)
+
     def due(self, step: int, steps_per_epoch: float) -> bool:
         """Return whether the step-th optimizer step (1-based) completes another interval."""
-        length = self.count * (steps_per_epoch if self.unit == "epoch" else 1)
-        return int(step / length + 1e-9) > int((step - 1) / length + 1e-9)
+        return self.last_due(step, steps_per_epoch) == step
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,11 @@ class Plan:
     patience: int | None
 
     def logs(self, done: int) -> bool:
-        """Whether the training is measured; at every evaluation too, so that both losses are of one moment."""
-        return done == 1 or done % self.log_every == 0 or self.evaluates(done)
+        """Whether the training is measured: at every evaluation, so that both losses are of one moment, and every
+        `log_every` steps from there on, so that no mean is over a step or two only.
+        """
+        since_evaluation = done - self.evaluation.last_due(done, self.steps_per_epoch)
+        return done == 1 or since_evaluation % self.log_every == 0 or self.evaluates(done)
 
     def evaluates(self, done: int) -> bool:
         return self.evaluation.due(done, self.steps_per_epoch) or done == self.total_steps
