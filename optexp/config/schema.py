@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -33,14 +34,20 @@ class Interval:
         shown = "null" if value is None else value
         raise BadInput(f"{key}={shown}: allowed are a number of steps (100) or of epochs (1epoch, 0.5epochs)")
 
-    def last_due(self, step: int, steps_per_epoch: float) -> int:
-        """Return the last step up to `step` (1-based) that completes an interval; 0 when there is none yet."""
+    def all_due(self, total_steps: int, steps_per_epoch: float) -> Iterator[int]:
+        """Yield the steps (1-based) up to `total_steps` that complete an interval, in order."""
         length = self.count * (steps_per_epoch if self.unit == "epoch" else 1)
-        return math.ceil(int(step / length + 1e-9) * length - 1e-9)
+        last = 0
+        for number in range(1, int(total_steps / length + 1e-9) + 1):
+            step = math.ceil(number * length - 1e-9)
+            if step > last:
+                yield step
+            last = step
 
     def due(self, step: int, steps_per_epoch: float) -> bool:
         """Return whether the step-th optimizer step (1-based) completes another interval."""
-        return self.last_due(step, steps_per_epoch) == step
+        length = self.count * (steps_per_epoch if self.unit == "epoch" else 1)
+        return int(step / length + 1e-9) > int((step - 1) / length + 1e-9)
 
 
 @dataclass(frozen=True)

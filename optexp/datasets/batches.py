@@ -7,7 +7,7 @@ A data set is put on the training device once and batches are gathered there. Im
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
@@ -18,8 +18,7 @@ from optexp.datasets.base import Dataset, Split
 from optexp.errors import BadInput
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Inputs as a model reads them (normalized, on the training device) and what is to be predicted from them.
 
     images: float32 [B, C, H, W] in channels-last memory; vectors: float32 [B, D]; tokens: int64 [B, T].

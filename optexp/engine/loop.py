@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain, pairwise
 from typing import Any, Protocol
 
 from optexp.config.schema import Interval
@@ -37,15 +39,19 @@ class Plan:
     checkpoint: Interval | None
     patience: int | None
 
-    def logs(self, done: int) -> bool:
-        """Whether the training is measured: at every evaluation, so that both losses are of one moment, and every
-        `log_every` steps from there on, so that no mean is over a step or two only.
-        """
-        since_evaluation = done - self.evaluation.last_due(done, self.steps_per_epoch)
-        return done == 1 or since_evaluation % self.log_every == 0 or self.evaluates(done)
+    @cached_property
+    def evaluated(self) -> frozenset[int]:
+        """The steps after which the validation split is evaluated; the last one of the run always is."""
+        return frozenset([*self.evaluation.all_due(self.total_steps, self.steps_per_epoch), self.total_steps])
 
-    def evaluates(self, done: int) -> bool:
-        return self.evaluation.due(done, self.steps_per_epoch) or done == self.total_steps
+    @cached_property
+    def logged(self) -> frozenset[int]:
+        """The steps at which training is measured: the first, every evaluated one, so that both losses are of one
+        moment, and every `log_every` steps from there on, so that no mean is over a step or two only.
+        """
+        starts = [0, *sorted(self.evaluated)]
+        between = (range(start, end, self.log_every) for start, end in pairwise(starts))
+        return frozenset([1, *chain.from_iterable(between), *self.evaluated])
 
     def checkpoints(self, done: int) -> bool:
         if self.checkpoint is None:
@@ -123,7 +129,7 @@ def train(
     """Train from step `start` to the end of the plan, or until nothing is left to train."""
     done, ending, watch = start, None, _Watch(plan)
     while done < plan.total_steps and ending is None:
-        observed = plan.logs(done + 1)
+        observed = done + 1 in plan.logged
         taken = program.step(done, [member.learning_rate(done) for member in members], observed)
         done += taken
         rows: list[Row] = [{} for _ in members]
@@ -133,7 +139,7 @@ def train(
             ending = _diverged(program, members)
             done = ending.steps if ending else done  # a guard on the device has skipped steps the host thought taken
         improved = False
-        if ending is None and plan.evaluates(done):
+        if ending is None and done in plan.evaluated:
             with watch.paused():
                 improved = _evaluate(program, members, validation, done, rows)
             ending = _without_result(members, plan, done) or _out_of_patience(members, plan, done)
@@ -143,8 +149,10 @@ def train(
             if row:
                 elapsed = member.elapsed_before + watch.elapsed()
                 member.record({"step": done, "epoch": done / plan.steps_per_epoch, "time": elapsed, **row})
-        with watch.paused():
-            _save(program, members, plan, done, improved, ending)
+        names = _checkpoints_due(plan, done, improved, ending)
+        if names:
+            with watch.paused():
+                _save(program, members, done, names)
     return ending or Ending("completed", done)
 
 
@@ -184,17 +192,17 @@ def _out_of_patience(members: Sequence[Member], plan: Plan, done: int) -> Ending
     return Ending("early_stopped", done, reason)
 
 
-def _save(
-    program: Program, members: Sequence[Member], plan: Plan, done: int, improved: bool, ending: Ending | None
-) -> None:
-    """Write checkpoints that are due. A diverged run writes none, nor does one with weights that are not finite (the
-    next loss will show it): the last good one stays.
-    """
+def _checkpoints_due(plan: Plan, done: int, improved: bool, ending: Ending | None) -> list[str]:
+    """Return the names under which to save now. A diverged run saves nothing: the last good checkpoint stays."""
     if plan.checkpoint is None or (ending is not None and ending.status == "diverged"):
-        return
-    names = (["last"] if ending is not None or plan.checkpoints(done) else []) + (["best"] if improved else [])
+        return []
+    return (["last"] if ending is not None or plan.checkpoints(done) else []) + (["best"] if improved else [])
+
+
+def _save(program: Program, members: Sequence[Member], done: int, names: Sequence[str]) -> None:
+    """Write checkpoints, but none of weights that are not finite: the next loss will show it."""
     for index, member in enumerate(members):
-        if names and member.checkpoints is not None:
+        if member.checkpoints is not None:
             tree = {"program": program.state(index), "member": member.state()}
             if all_finite(tree["program"]["model"].values()):
                 member.checkpoints.save(done, tree, names)
