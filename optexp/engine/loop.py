@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
-from typing import Any, Protocol
+from typing import Any
 
 from optexp.config.schema import Interval
 from optexp.datasets.batches import EvalBatches
@@ -16,15 +16,10 @@ from optexp.engine.checkpoint import Checkpoints, all_finite
 from optexp.engine.guard import Divergence
 from optexp.engine.program import Program
 from optexp.engine.runtime import Interruption
+from optexp.records.sinks import Sink
 from optexp.schedules import BoundSchedule
 
 Row = dict[str, float | int]
-
-
-class Sink(Protocol):
-    """Where rows of measurements go: a file, TensorBoard, the terminal."""
-
-    def log(self, row: Row) -> None: ...
 
 
 @dataclass(frozen=True)
