@@ -7,10 +7,12 @@ so that a run directory is made only for a run that can start.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +46,50 @@ class Training:
     choices: Mapping[str, str | None]
     engine: Engine
     device: torch.device
+    precision: Precision
     dataset: Dataset
+    batches: TrainBatches
     model: nn.Module
     optimizer: Optimizer
     base_lr: float
     schedule: BoundSchedule
-    program: SingleRun
     plan: Plan
     validation: EvalBatches
     model_facts: dict[str, int | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+    @property
+    def flops_per_step(self) -> float | None:
+        """FLOPs of one training step, forward and backward (which takes twice as many); None when unknown."""
+        flops = self.model_facts["flops_per_sample"]
+        return 3 * flops * self.plan.samples_per_step if flops else None
+
+    @cached_property
+    def test(self) -> EvalBatches | None:
+        """The test split, when the run is to be measured on it."""
+        if not self.engine.evaluate_test:
+            return None
+        size = evaluation_batch(self.dataset, self.plan.samples_per_step)
+        return EvalBatches(self.dataset, self.dataset.test, self.device, size)
+
+    @cached_property
+    def program(self) -> SingleRun:
+        """The program that trains this run alone."""
+        return SingleRun(
+            self.model,
+            self.optimizer,
+            Objective(self.dataset.objective, self.engine.label_smoothing),
+            self.batches,
+            self.precision,
+            seed=self.seed,
+            clip_norm=self.engine.clip_norm,
+            accumulate=self.engine.accumulate,
+            compiled=self.engine.compile,
+        )
 
 
 def assemble(
@@ -65,34 +101,17 @@ def assemble(
     `resuming` leaves out initial weights from elsewhere, which a checkpoint will replace.
     Raises BadInput for everything that keeps the run from starting.
     """
-    origin = f"experiment={choices['experiment']}" if choices.get("experiment") else ""
-    build.trust(config["trust"])
     device = choose_device(engine.device)
     precision = Precision(engine.precision, device)
-    targets = {
-        group: build.locate(group, config[group].get("_target_"), config["trust"])
-        for group in ("model", "dataset", "optimizer", "schedule")
-    }
-    _check_kinds(config, targets)
-    supplied = {"optimizer": ["params"], "model": ["input_shape", "num_outputs", "context_length"]}
-    for group, target in targets.items():
-        given = build.arguments(config[group], leave_out=["batch_size"] if group == "dataset" else [])
-        build.check_arguments(group, target, given, supplied.get(group, []), origin)
-
+    targets = _targets(config, choices)
     dataset = _dataset(config, targets["dataset"])
     batch_size = _batch_size(config["dataset"]["batch_size"], dataset, engine)
     _check_reads(targets["model"], dataset, choices)
-    model, model_facts = _model(config, targets["model"], dataset)
+    model = _model(config, targets["model"], dataset)
+    model_facts = _facts(model, dataset)
     notes = [] if resuming else _initial_weights(model, engine)
-    if engine.channels_last and dataset.kind == "images":
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.to(device)
-    optimizer = build_optimizer(
-        targets["optimizer"], build.arguments(config["optimizer"]), model, engine.decay_norm_and_bias
-    )
-    _check_optimizer(optimizer)
-    notes.append(_decay_note(optimizer))
-
+    _place(model, engine, dataset, device, precision)
+    optimizer = _optimizer(config, targets["optimizer"], model, engine)
     batches = TrainBatches(dataset, batch_size, config["seed"], device)
     plan = Plan(
         total_steps=total_steps(engine, batches.steps_per_epoch),
@@ -103,35 +122,91 @@ def assemble(
         checkpoint=engine.checkpoint_interval,
         patience=engine.early_stopping_patience,
     )
-    schedule: Schedule = build.call("schedule", targets["schedule"], **build.arguments(config["schedule"]))
-    _check_combinations(schedule, dataset, engine)
-    program = SingleRun(
-        model,
-        optimizer,
-        Objective(dataset.objective, engine.label_smoothing),
-        batches,
-        precision,
-        seed=config["seed"],
-        clip_norm=engine.clip_norm,
-        accumulate=engine.accumulate,
-        compiled=engine.compile,
-    )
     return Training(
         _with_absolute_paths(config),
         choices,
         engine,
         device,
+        precision,
         dataset,
+        batches,
         model,
         optimizer,
         float(optimizer.param_groups[0]["lr"]),
-        schedule.bind(plan.total_steps, plan.steps_per_epoch),
-        program,
+        _schedule(config, targets["schedule"], plan, dataset, engine),
         plan,
         EvalBatches(dataset, dataset.val, device, evaluation_batch(dataset, batch_size)),
         model_facts,
-        [note for note in notes if note],
+        [note for note in (*notes, _decay_note(optimizer)) if note],
     )
+
+
+def sibling(
+    first: Training,
+    config: dict[str, Any],
+    engine: Engine,
+    choices: Mapping[str, str | None],
+    own_model: bool = True,
+) -> Training:
+    """Build a run that differs from `first` in numbers and seed only: data and checks are shared, and so is the model
+    where its weights would be the same; or in any case, to see whether the rest can be built, without `own_model`.
+    Raises BadInput as `assemble` does.
+    """
+    targets = _targets(config, choices)
+    model, notes = first.model, first.notes[:1] if engine.init_from else []
+    if own_model and any(config[key] != first.config[key] for key in ("seed", "model")):
+        model = _model(config, targets["model"], first.dataset)
+        notes = _initial_weights(model, engine)
+        _place(model, engine, first.dataset, first.device, first.precision)
+    optimizer = _optimizer(config, targets["optimizer"], model, engine)
+    return dataclasses.replace(
+        first,
+        config=_with_absolute_paths(config),
+        choices=choices,
+        engine=engine,
+        batches=first.batches.of_seed(config["seed"]),
+        model=model,
+        optimizer=optimizer,
+        base_lr=float(optimizer.param_groups[0]["lr"]),
+        schedule=_schedule(config, targets["schedule"], first.plan, first.dataset, engine),
+        notes=[note for note in (*notes, _decay_note(optimizer)) if note],
+    )
+
+
+def _targets(config: dict[str, Any], choices: Mapping[str, str | None]) -> dict[str, Callable[..., Any]]:
+    """Return what is to be called for each group, after checking the arguments it will get."""
+    origin = f"experiment={choices['experiment']}" if choices.get("experiment") else ""
+    build.trust(config["trust"])
+    targets = {
+        group: build.locate(group, config[group].get("_target_"), config["trust"])
+        for group in ("model", "dataset", "optimizer", "schedule")
+    }
+    _check_kinds(config, targets)
+    supplied = {"optimizer": ["params"], "model": ["input_shape", "num_outputs", "context_length"]}
+    for group, target in targets.items():
+        given = build.arguments(config[group], leave_out=["batch_size"] if group == "dataset" else [])
+        build.check_arguments(group, target, given, supplied.get(group, []), origin)
+    return targets
+
+
+def _place(model: nn.Module, engine: Engine, dataset: Dataset, device: torch.device, precision: Precision) -> None:
+    if engine.channels_last and dataset.kind == "images":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device, precision.parameter_dtype)
+
+
+def _optimizer(config: dict[str, Any], target: Callable[..., Any], model: nn.Module, engine: Engine) -> Optimizer:
+    optimizer = build_optimizer(target, build.arguments(config["optimizer"]), model, engine.decay_norm_and_bias)
+    _check_optimizer(optimizer)
+    return optimizer
+
+
+def _schedule(
+    config: dict[str, Any], target: Callable[..., Any], plan: Plan, dataset: Dataset, engine: Engine
+) -> BoundSchedule:
+    schedule: Schedule = build.call("schedule", target, **build.arguments(config["schedule"]))
+    _check_combinations(schedule, dataset, engine)
+    return schedule.bind(plan.total_steps, plan.steps_per_epoch)
 
 
 def _with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
@@ -211,10 +286,8 @@ def _check_reads(model: Callable[..., Any], dataset: Dataset, choices: Mapping[s
         )
 
 
-def _model(
-    config: dict[str, Any], target: Callable[..., Any], dataset: Dataset
-) -> tuple[nn.Module, dict[str, int | None]]:
-    """Build the model with its own stream of random numbers, and count its parameters and FLOPs."""
+def _model(config: dict[str, Any], target: Callable[..., Any], dataset: Dataset) -> nn.Module:
+    """Build the model with its own stream of random numbers."""
     given = build.arguments(config["model"])
     shapes = {"input_shape": dataset.input_shape, "num_outputs": dataset.num_outputs}
     if dataset.kind == "tokens":
@@ -227,7 +300,7 @@ def _model(
         model = build.call("model", target, **given)
     if not isinstance(model, nn.Module):
         raise BadInput(f"model._target_={config['model']['_target_']}: does not make a torch.nn.Module")
-    return model, _facts(model, dataset)
+    return model
 
 
 def _facts(model: nn.Module, dataset: Dataset) -> dict[str, int | None]:

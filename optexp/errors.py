@@ -25,6 +25,10 @@ class BadInput(Exception):
     """A mistake in what the user asked for. Its text is one line naming key, value and what is allowed."""
 
 
+class Unstackable(Exception):
+    """Runs cannot be trained in one program; the message says why, in a short clause."""
+
+
 class StorageError(Exception):
     """The disk failed while a run was being recorded: full, read-only or gone."""
 

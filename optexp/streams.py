@@ -11,6 +11,8 @@ keys come from BLAKE2b, so the streams of different purposes and adjacent seeds 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -46,14 +48,26 @@ def _mixed(x: Tensor) -> Tensor:
     return x ^ ((x >> 16) & 0xFFFF)
 
 
-def uniform(stream: int, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+def uniform(stream: int | Tensor, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """Return float32 numbers in [0, 1) of the given shape: element i depends on (stream, i) only.
 
-    `stream` is a `key(...)`. Both 32-bit halves of it enter the hash, one before and one after a mixing round.
+    `stream` is a `key(...)`; or `halves(...)` of several keys, int32 [..., 2], and the result is [..., *shape] on the
+    device of `stream`. Both 32-bit halves of a key enter the hash, one before and one after a mixing round.
     """
-    numel = 1
-    for size in shape:
-        numel *= size
-    counter = torch.arange(numel, dtype=torch.int32, device=device)
-    bits = _mixed(_mixed(counter ^ _signed32(stream)) + _signed32(stream >> 32))
+    numel = math.prod(shape)
+    if isinstance(stream, Tensor):
+        low, high = stream[..., :1], stream[..., 1:]
+        counter = torch.arange(numel, dtype=torch.int32, device=stream.device)
+        bits = _mixed(_mixed(counter ^ low) + high)
+        shape = (*stream.shape[:-1], *shape)
+    else:
+        counter = torch.arange(numel, dtype=torch.int32, device=device)
+        bits = _mixed(_mixed(counter ^ _signed32(stream)) + _signed32(stream >> 32))
     return ((bits >> 8) & 0xFFFFFF).to(torch.float32).mul_(2.0**-24).view(shape)
+
+
+def halves(streams: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """Return the two 32-bit halves of each key as int32 [len(streams), 2], for `uniform`."""
+    return torch.tensor([[_signed32(stream), _signed32(stream >> 32)] for stream in streams], dtype=torch.int32).to(
+        device, non_blocking=True
+    )

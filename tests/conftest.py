@@ -16,6 +16,13 @@ from optexp.records.run_directory import RunRecord
 # Before anything imports torch: threads that wait for each other make tests crawl on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep decoded data sets, and what other libraries cache, out of the user's home."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 RunMaker = Callable[..., Path]
 
 

@@ -7,11 +7,13 @@ is called, because an argument that is silently ignored is how the Exp1/Exp2 con
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import sys
+import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,7 @@ def check_arguments(
     `supplied` are parameters the program fills in itself. `origin` says where surplus keys come from
     (`experiment=exp2_sgd_B32`). Raises BadInput naming the key, the target and what it does take.
     """
-    parameters = inspect.signature(target).parameters
+    parameters, hints = _signature(target)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     if str(getattr(target, "__module__", "")).split(".")[0] == "pytorch_optimizer":
         takes_any = False  # its optimizers accept **kwargs and drop what they do not know
@@ -86,7 +88,6 @@ def check_arguments(
         for name, parameter in parameters.items()
         if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) and name not in supplied
     ]
-    hints = _type_hints(target)
     named = getattr(target, "__name__", str(target))
     surplus = [] if takes_any else [name for name in given if name not in takes]
     if surplus:
@@ -108,6 +109,18 @@ def check_arguments(
             raise BadInput(f"{group}.{name} must be set: {named} requires it")
 
 
+def _signature(target: Callable[..., Any]) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
+    """Return the parameters of a callable and their types, worked out once for all members of a sweep."""
+    if isinstance(target, type | types.FunctionType):
+        return _worked_out(target)
+    return _worked_out.__wrapped__(target)  # an object that is called may change, and need not be hashable
+
+
+@functools.cache
+def _worked_out(target: Callable[..., Any]) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
+    return inspect.signature(target).parameters, _type_hints(target)
+
+
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotations of a callable; empty when they cannot be evaluated."""
     function = target.__init__ if inspect.isclass(target) else target
@@ -119,7 +132,7 @@ def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 def takes(target: Callable[..., Any], name: str) -> bool:
     """Return whether a callable has a parameter of this name."""
-    return name in inspect.signature(target).parameters
+    return name in _signature(target)[0]
 
 
 def call(group: str, target: Callable[..., Any], **given: Any) -> Any:

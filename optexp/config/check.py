@@ -6,6 +6,7 @@ Order matters to the reader of an error: first single values, then rules between
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import pkgutil
 import typing
@@ -56,17 +57,23 @@ def _top_level(config: dict[str, Any], overridden: list[str]) -> None:
 
 def engine_settings(node: dict[str, Any]) -> Engine:
     """Turn the engine node into its dataclass; raises BadInput for unknown keys, wrong types and ranges."""
-    hints = typing.get_type_hints(Engine, include_extras=True)
-    names = [field.name for field in dataclasses.fields(Engine)]
+    hints = _engine_hints()
     for name, value in node.items():
-        if name not in names:
-            raise BadInput(f"engine.{name}={value}: no such key{nearest(name, names)}; there are {listed(names)}")
+        if name not in hints:
+            raise BadInput(f"engine.{name}={value}: no such key{nearest(name, hints)}; there are {listed(hints)}")
         _value(f"engine.{name}", value, hints[name])
     engine = Engine(**node)
     engine.evaluation_interval, engine.checkpoint_interval  # noqa: B018 (parsing them is the check)
     if engine.epochs is None and engine.max_steps is None:
         raise BadInput("engine.epochs=null and engine.max_steps=null: one of them must say when training ends")
     return engine
+
+
+@functools.cache
+def _engine_hints() -> dict[str, Any]:
+    """Return the engine's keys with what each allows; worked out once, because every member of a sweep is checked."""
+    hints = typing.get_type_hints(Engine, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(Engine)}
 
 
 def _value(key: str, value: Any, annotation: Any) -> None:
@@ -76,7 +83,7 @@ def _value(key: str, value: Any, annotation: Any) -> None:
 
 
 def _task(task: dict[str, Any], overridden: list[str]) -> None:
-    tasks = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parents[1] / "tasks")])]
+    tasks = _task_names()
     if task.get("name") not in tasks:
         raise BadInput(f"task.name={task.get('name')}: no such task; there are {listed(tasks)}")
     reads = task.get("reads", GROUPS_OF_A_TRAINING)
@@ -84,6 +91,11 @@ def _task(task: dict[str, Any], overridden: list[str]) -> None:
         group = key.split(".")[0]
         if group in GROUPS_OF_A_TRAINING and group not in reads:
             raise BadInput(f"{key}: task={task['name']} does not use the group '{group}'; it reads {listed(reads)}")
+
+
+@functools.cache
+def _task_names() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules([str(Path(__file__).parents[1] / "tasks")])]
 
 
 def _dataset(node: dict[str, Any]) -> None:

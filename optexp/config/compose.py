@@ -2,20 +2,22 @@
 
 Hydra needs about 50 ms to compose one configuration, so it composes once per combination of *group choices*
 (`model=mlp`); overrides of *values* (`optimizer.lr=0.1`) are applied to a copy, by the function with which Hydra
-itself applies them. A sweep over values therefore composes once whatever its size.
+itself applies them. That takes another 10 ms, so of them, too, those that only replace a value (see `literal`) are
+left to the end and applied to plain values. A sweep over values therefore composes once whatever its size.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -24,10 +26,11 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
 from hydra.version import setbase
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from optexp.config import resolvers
+from optexp.config.literal import Literal, separate, without_hydra
 from optexp.errors import BadInput, listed, nearest
 from optexp.help import shipped_folder
 
@@ -39,7 +42,29 @@ class Composed:
     config: dict[str, Any]
     choices: dict[str, str | None]
     overrides: list[str]
-    hydra: DictConfig
+    hydra_node: DictConfig | Callable[[], DictConfig]
+
+    @cached_property
+    def hydra(self) -> DictConfig:
+        """Hydra's own node, this run's alone. Of a sweep's members nobody asks for it, so it is made when asked for."""
+        return self.hydra_node if isinstance(self.hydra_node, DictConfig) else self.hydra_node()
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A composition that runs start from: its nodes, never changed, and its plain values."""
+
+    cfg: DictConfig
+    choices: dict[str, str | None]
+    literal: Literal
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> _Start:
+        return cls(cfg, dict(cfg.hydra.runtime.choices), Literal(cfg))
+
+
+_DIRECTORIES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+_KEPT_STARTS = 16  # a megabyte each
 
 
 class Composer:
@@ -49,7 +74,10 @@ class Composer:
         """`config_dir` is the user's own folder of groups."""
         resolvers.register()
         self.multirun = multirun
-        self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self.config_dir = config_dir
+        self._bases: dict[tuple[str, ...], _Start] = {}
+        self._starts: dict[tuple[str, ...], _Start] = {}
+        self._parsed: dict[str, Override] = {}
         self._is_group_name: dict[str, bool] = {}  # asking Hydra takes milliseconds
         if config_dir is not None and not Path(config_dir).is_dir():
             raise BadInput(f"--config-dir {config_dir}: no such folder")
@@ -63,11 +91,12 @@ class Composer:
 
     def parse(self, words: Sequence[str]) -> list[Override]:
         """Parse override words with Hydra's grammar."""
-        return [self._parse_word(word) for word in words]
+        return [self._parsed.get(word) or self._parse_word(word) for word in words]
 
     def _parse_word(self, word: str) -> Override:
         try:
-            return self.parser.parse_overrides([word])[0]
+            self._parsed[word] = self.parser.parse_overrides([word])[0]
+            return self._parsed[word]
         except HydraException as error:
             # What Hydra says of a function call is for people; what it says of characters is for its grammar's authors.
             reasons = [line for line in str(error).splitlines() if "while evaluating" in line]
@@ -82,7 +111,7 @@ class Composer:
         fixed = [override for override in self.parse(words) if not override.is_sweep_override()]
         swept = [override for override in self.parse(words) if override.is_sweep_override()]
         modes = [override.value() for override in fixed if override.key_or_group == "hydra.mode"]
-        mode = modes[-1] if modes else self._base([o for o in fixed if self._is_group(o)]).hydra.mode
+        mode = modes[-1] if modes else self._base([o for o in fixed if self._is_group(o)]).cfg.hydra.mode
         if self.multirun or str(mode).rpartition(".")[2] == "MULTIRUN":
             return True
         if swept:
@@ -105,39 +134,75 @@ class Composer:
 
     def compose(self, words: Sequence[str]) -> Composed:
         """Compose one run (no sweep words). Raises BadInput naming the key, its value and what is allowed."""
-        overrides = self.parse(words)
-        groups = [override for override in overrides if self._is_group(override)]
-        base = self._base(groups)
-        cfg = copy.deepcopy(base)
-        for override in overrides:
-            if not self._is_group(override):
-                self._apply(override, cfg)
-        config = plain(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
-        return Composed(config, dict(cfg.hydra.runtime.choices), list(words), cfg.hydra)
+        groups, values = self._separated(self.parse(words))
+        last, first = separate(self._base(groups).literal, values)
+        start = self._start(groups, first)
+        config = None if start.literal.refers else start.literal.config(last)
+        if config is None:
+            start = self._start(groups, values)
+            config = plain(without_hydra(start.cfg))
+        return Composed(config, dict(start.choices), list(words), lambda: self._applied(groups, values).hydra)
+
+    def _separated(self, overrides: Sequence[Override]) -> tuple[list[Override], list[Override]]:
+        """Separate choices from groups from settings of values."""
+        chooses = [self._is_group(override) for override in overrides]
+        groups = [override for override, is_group in zip(overrides, chooses, strict=True) if is_group]
+        return groups, [override for override, is_group in zip(overrides, chooses, strict=True) if not is_group]
+
+    def _start(self, groups: Sequence[Override], values: Sequence[Override]) -> _Start:
+        """Return the composition of groups with values applied; the latest ones are kept."""
+        if not values:
+            return self._base(groups)
+        words = tuple(str(override.input_line) for override in [*groups, *values])
+        if words not in self._starts:
+            if len(self._starts) >= _KEPT_STARTS:
+                del self._starts[next(iter(self._starts))]
+            self._starts[words] = _Start.of(self._applied(groups, values))
+        return self._starts[words]
+
+    def _applied(self, groups: Sequence[Override], values: Sequence[Override]) -> DictConfig:
+        """Compose groups and apply values in the exact way, with Hydra's function, to nodes of their own."""
+        cfg = copy.deepcopy(self._base(groups).cfg)
+        if self.multirun:
+            cfg.hydra.mode = RunMode.MULTIRUN
+        for override in values:
+            self._apply(override, cfg)
+        return cfg
 
     def with_hydra(self, words: Sequence[str], mode: RunMode) -> DictConfig:
         """Return Hydra's own composition of a checked request, for Hydra's own use."""
         return self._hydra.compose_config("config", list(words), mode, from_shell=False, with_log_configuration=False)
 
-    def _base(self, groups: Sequence[Override]) -> DictConfig:
+    def for_hydra(self, words: Sequence[str]) -> DictConfig:
+        """Return the configuration of one checked run for Hydra's own use, equal to what `with_hydra` composes."""
+        overrides = self.parse(words)
+        own = [override for override in overrides if override.is_hydra_override()]
+        if any(override.key_or_group not in _DIRECTORIES for override in own):
+            return self.with_hydra(words, RunMode.RUN)  # some of Hydra's settings decide about how it composes
+        groups, values = self._separated(overrides)
+        cfg = self._applied(groups, values)
+        rest = [override for override in overrides if override not in own]
+        cfg.hydra.mode = self._base(groups).cfg.hydra.mode
+        cfg.hydra.overrides.hydra = [override.input_line for override in own]
+        cfg.hydra.overrides.task = [override.input_line for override in rest]
+        cfg.hydra.job.override_dirname = get_overrides_dirname(rest, **cfg.hydra.job.config.override_dirname)
+        return cfg
+
+    def _base(self, groups: Sequence[Override]) -> _Start:
         words = tuple(str(override.input_line) for override in groups)
         if words not in self._bases:
             for override in groups:
                 self._check_choice(override)
-            self._bases[words] = self._load(list(words))
+            self._bases[words] = _Start.of(self._load(list(words)))
         return self._bases[words]
 
     def _load(self, words: list[str]) -> DictConfig:
         try:
-            cfg = self.with_hydra(words, RunMode.RUN)
+            return self.with_hydra(words, RunMode.RUN)
         except yaml.YAMLError as error:  # a file of the user's; its name is in the text
             raise BadInput(f"--config-dir: {' '.join(str(error).split())}") from None
         except (HydraException, OmegaConfBaseException) as error:
             raise BadInput(_first_line(error)) from None
-        if self.multirun:
-            with open_dict(cfg):
-                cfg.hydra.mode = RunMode.MULTIRUN
-        return cfg
 
     def _is_group(self, override: Override) -> bool:
         """Return whether a word chooses from a group (`optimizer={lr: 0.1}` sets values in it)."""
@@ -169,6 +234,9 @@ class Composer:
         changes = not (override.is_add() or override.is_force_add() or override.is_delete())
         if changes and not _exists(cfg, key):
             raise BadInput(self._unknown_key(override, cfg))
+        parent = key.rpartition(".")[0]
+        if override.is_delete() and _exists(cfg, key) and parent and OmegaConf.is_list(OmegaConf.select(cfg, parent)):
+            raise BadInput(f"{override.input_line}: an element of a list cannot be dropped; write {parent}=[…]")
         try:
             ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
         except ConfigCompositionException as error:

@@ -68,7 +68,7 @@ def run_in_hydra(composer: Composer, words: Sequence[str], job: Callable[[], T])
 
     What the job raises is raised here.
     """
-    cfg = composer.with_hydra(words, RunMode.RUN)
+    cfg = composer.for_hydra(words)
     callbacks = Callbacks(cfg)
     callbacks.on_run_start(config=cfg, config_name="config")
     context = HydraContext(config_loader=composer.loader, callbacks=callbacks)

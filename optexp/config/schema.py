@@ -60,7 +60,7 @@ class Engine:
     accumulate: Annotated[int, AtLeast(1)] = 1
     label_smoothing: Annotated[float, Between(0, 1, open_above=True)] = 0.0
     decay_norm_and_bias: bool = False
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: Annotated[int, AtLeast(1)] | None = None
     compile: bool = False

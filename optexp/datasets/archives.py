@@ -6,17 +6,27 @@ import fcntl
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from optexp import streams
 from optexp.datasets.base import Augmentation, Dataset, Split
+from optexp.datasets.cache import decoded, identity
 from optexp.datasets.details import channel_statistics, check_fractions, described
 from optexp.errors import BadInput
 from optexp.pairing import import_torchvision
+
+_FOLDERS = {
+    "MNIST": "MNIST/raw",
+    "FashionMNIST": "FashionMNIST/raw",
+    "CIFAR10": "cifar-10-batches-py",
+    "CIFAR100": "cifar-100-python",
+}
+"""Where torchvision's readers keep the files below `root`."""
 
 _BROKEN = (RuntimeError, OSError, ValueError, AssertionError, EOFError, LookupError, pickle.UnpicklingError)
 """What torchvision's readers raise for files that are missing, incomplete or damaged."""
@@ -32,18 +42,20 @@ def archive(
     torchvision does not fit the installed torch.
     """
     check_fractions(val_fraction)
-    wanted = getattr(import_torchvision().datasets, reader)
-    official_train, official_test = _read(wanted, reader, Path(root).expanduser(), download)
-    images, labels = _tensors(official_train)
+    folder = Path(root).expanduser()
+    files, decode = identity(folder / _FOLDERS[reader]), partial(_contents, reader, folder, download)
+    contents = decoded(name, files, decode) if files else decode()  # nothing is known yet of files to be downloaded
+    classes = contents.pop("classes").tolist()
+    data = {part: torch.from_numpy(array) for part, array in contents.items()}
+    images, labels = data["train images"], data["train labels"]
     num_val = round(len(images) * val_fraction)
     if not 0 < num_val < len(images):
         raise BadInput(f"dataset.val_fraction={val_fraction}: leaves an empty split of {len(images)} samples")
     order = torch.randperm(len(images), generator=streams.generator(split_seed, "split"))
     held_out, kept = order[:num_val].sort().values, order[num_val:].sort().values
     train, val = Split(images[kept], labels[kept]), Split(images[held_out], labels[held_out])
-    test = Split(*_tensors(official_test))
+    test = Split(data["test images"], data["test labels"])
     mean, std = channel_statistics(train.inputs)
-    classes = list(official_train.classes)
     return Dataset(
         name=name,
         kind="images",
@@ -58,6 +70,24 @@ def archive(
         augmentation=augmentation,
         details=described(f"torchvision.datasets.{reader}", train, val, test, split_seed=split_seed, classes=classes),
     )
+
+
+def _contents(reader: str, root: Path, download: bool) -> dict[str, np.ndarray]:
+    """Read both official parts with torchvision: uint8 images [N, C, H, W], int64 labels [N], names of the classes."""
+    wanted = getattr(import_torchvision().datasets, reader)
+    train, test = _read(wanted, reader, root, download)
+    return {
+        "train images": _images(train),
+        "train labels": np.asarray(train.targets, dtype=np.int64),
+        "test images": _images(test),
+        "test labels": np.asarray(test.targets, dtype=np.int64),
+        "classes": np.array(train.classes),
+    }
+
+
+def _images(part: Any) -> np.ndarray:
+    pixels = np.asarray(part.data)
+    return pixels[:, None] if pixels.ndim == 3 else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
 
 def _read(reader: Any, name: str, root: Path, download: bool) -> tuple[Any, Any]:
@@ -87,13 +117,6 @@ def _only_one(root: Path) -> Iterator[None]:
     with (root / ".download.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _tensors(part: Any) -> tuple[Tensor, Tensor]:
-    """Return uint8 images [N, C, H, W] and int64 labels [N] of a part read by torchvision."""
-    pixels = torch.as_tensor(part.data)
-    images = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-    return images, torch.as_tensor(part.targets, dtype=torch.int64)
 
 
 def _last_line(error: BaseException) -> str:

@@ -6,7 +6,8 @@ A data set is put on the training device once and batches are gathered there. Im
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -55,6 +56,14 @@ class TrainBatches:
         self._store = _stored(dataset, dataset.train, torch.device(device), dataset.augmentation.crop)
         self._epochs: dict[int, Tensor] = {}
 
+    def of_seed(self, seed: int) -> TrainBatches:
+        """Return the batches of another seed over the same data."""
+        if seed == self._seed:
+            return self
+        other = copy.copy(self)
+        other._seed, other._epochs = seed, {}
+        return other
+
     def sample_ids(self, step: int) -> Tensor:
         """Return the samples (int64 [B]) of optimizer step `step`, counted from 0."""
         positions = self._positions(step)
@@ -62,11 +71,25 @@ class TrainBatches:
 
     def take(self, step: int) -> Batch:
         """Return the batch of optimizer step `step`, counted from 0."""
-        store, positions = self._store, self._positions(step)
-        if self._dataset.kind == "tokens":
-            return store.windows(positions)
-        inputs, targets = self._changed(positions, step) if self._augmented else store.gather(positions)
-        return Batch(store.ready(inputs), targets)
+        return self._store.batch(self._positions(step), self._draws([self], step) if self._augmented else None)
+
+    @staticmethod
+    def stacked(members: Sequence[TrainBatches], step: int) -> Batch:
+        """Return the batches of step `step` of several seeds over the same data, each with a leading axis [R, ...]."""
+        first, members_of_seed = members[0], {batches._seed: batches for batches in members}
+        if len(members_of_seed) == 1:
+            inputs, targets = first.take(step)
+            return Batch(inputs.expand(len(members), *inputs.shape), targets.expand(len(members), *targets.shape))
+        positions = torch.cat([batches._positions(step) for batches in members])
+        draws = first._draws(members, step) if first._augmented else None
+        inputs, targets = first._store.batch(positions, draws)
+        size = (len(members), first.batch_size)
+        return Batch(inputs.unflatten(0, size), targets.unflatten(0, size))
+
+    def _draws(self, members: Sequence[TrainBatches], step: int) -> Tensor:
+        """Return the numbers in [0, 1) that decide how the samples of a step are changed, [R · B, 3]."""
+        keys = streams.halves([streams.key(batches._seed, "augment", step) for batches in members], self._store.device)
+        return streams.uniform(keys, (self.batch_size, 3)).flatten(0, 1)
 
     def _positions(self, step: int) -> Tensor:
         """Return where the samples of a step are stored: their rows or, for tokens, the starts of their windows."""
@@ -88,29 +111,6 @@ class TrainBatches:
             neighbours = {near: kept for near, kept in self._epochs.items() if abs(near - epoch) == 1}
             self._epochs = neighbours | {epoch: _sent(order, self._store.home)}
         return self._epochs[epoch]
-
-    def _changed(self, ids: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Gather images [B, H, W, C] at a random shift, half of them mirrored, by one gather of single pixels."""
-        store, wanted = self._store, self._dataset.augmentation
-        source, targets = store.inputs, store.targets
-        if store.home == store.device:
-            assert targets is not None
-            targets = targets.index_select(0, ids)
-        else:
-            source, targets = store.gather(ids)
-            ids = torch.arange(self.batch_size, device=store.device)
-        channels, height, width = self._dataset.input_shape
-        padded_height, padded_width = source.shape[1:3]
-        draws = streams.uniform(streams.key(self._seed, "augment", step), (self.batch_size, 3), store.device)
-        shifts = (draws[:, :2] * (2 * wanted.crop + 1)).long()
-        rows = shifts[:, :1] + torch.arange(height, device=store.device)
-        columns = torch.arange(width, device=store.device).expand(self.batch_size, width)
-        if wanted.flip:
-            columns = torch.where(draws[:, 2:] < 0.5, width - 1 - columns, columns)
-        columns = shifts[:, 1:] + columns
-        pixels = (ids[:, None] * padded_height + rows)[:, :, None] * padded_width + columns[:, None, :]
-        images = source.view(-1, channels).index_select(0, pixels.view(-1))
-        return images.view(self.batch_size, height, width, channels), targets
 
 
 class EvalBatches:
@@ -163,8 +163,8 @@ class _Store:
         self.home = device if _fits(inputs, device) else torch.device("cpu")
         self.inputs = self._placed(inputs)
         self.targets = None if targets is None else self._placed(targets.contiguous())
+        self._dataset = dataset
         self._images = dataset.kind == "images"
-        self._length = dataset.input_shape[0]
         self._factor: Tensor | None = None
         if inputs.dtype == torch.uint8:
             # (x / 255 - mean) / std as one product and one sum. The per-channel numbers are repeated for every pixel,
@@ -177,6 +177,35 @@ class _Store:
 
     def _placed(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device) if self.home == self.device else tensor.pin_memory()
+
+    def batch(self, positions: Tensor, draws: Tensor | None = None) -> Batch:
+        """Return the samples at `positions` [B]: rows, or starts of windows; images changed at random by `draws`."""
+        if self._dataset.kind == "tokens":
+            return self.windows(positions)
+        inputs, targets = self.gather(positions) if draws is None else self._changed(positions, draws)
+        return Batch(self.ready(inputs), targets)
+
+    def _changed(self, ids: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Gather images [B, H, W, C] at a random shift, half of them mirrored, by one gather of single pixels."""
+        wanted, batch_size = self._dataset.augmentation, len(ids)
+        source, targets = self.inputs, self.targets
+        if self.home == self.device:
+            assert targets is not None
+            targets = targets.index_select(0, ids)
+        else:
+            source, targets = self.gather(ids)
+            ids = torch.arange(batch_size, device=self.device)
+        channels, height, width = self._dataset.input_shape
+        padded_height, padded_width = source.shape[1:3]
+        shifts = (draws[:, :2] * (2 * wanted.crop + 1)).long()
+        rows = shifts[:, :1] + torch.arange(height, device=self.device)
+        columns = torch.arange(width, device=self.device).expand(batch_size, width)
+        if wanted.flip:
+            columns = torch.where(draws[:, 2:] < 0.5, width - 1 - columns, columns)
+        columns = shifts[:, 1:2] + columns
+        pixels = (ids[:, None] * padded_height + rows)[:, :, None] * padded_width + columns[:, None, :]
+        images = source.view(-1, channels).index_select(0, pixels.view(-1))
+        return images.view(batch_size, height, width, channels), targets
 
     def gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the given samples on the training device, as they are stored."""
@@ -196,7 +225,7 @@ class _Store:
 
     def windows(self, starts: Tensor) -> Batch:
         """Return the token windows that begin at `starts`; the targets are the same windows one token later."""
-        windows = self.inputs.unfold(0, self._length, 1)
+        windows = self.inputs.unfold(0, self._dataset.input_shape[0], 1)
         inputs, targets = windows.index_select(0, starts), windows.index_select(0, starts + 1)
         if self.home == self.device:
             return Batch(inputs, targets)

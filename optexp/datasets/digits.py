@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from optexp.datasets.base import Dataset, Split, split_indices
+from optexp.datasets.cache import decoded, identity
 from optexp.datasets.details import check_fractions, described
 
 
@@ -50,9 +52,13 @@ def _table() -> np.ndarray:
     for folder in (package and package.submodule_search_locations) or ():
         path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
         if path.is_file():
-            with gzip.open(path, "rt") as file:
-                return np.loadtxt(file, delimiter=",", dtype=np.float32)
+            return decoded("digits", identity(path), partial(_read, path))["table"]
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     return np.column_stack([bunch.data, bunch.target]).astype(np.float32)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with gzip.open(path, "rt") as file:
+        return {"table": np.loadtxt(file, delimiter=",", dtype=np.float32)}

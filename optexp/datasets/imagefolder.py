@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from optexp.datasets.base import Augmentation, Dataset, Split, split_indices
+from optexp.datasets.cache import decoded, identity
 from optexp.datasets.details import channel_statistics, check_fractions, described
 from optexp.errors import BadInput, listed
 from optexp.pairing import import_torchvision
@@ -42,17 +44,10 @@ def imagefolder(
             f"dataset.root={root}: holds splits ({listed(subfolders)}) and not classes; "
             f"set dataset.root={folder / subfolders[0]} (the splits are made from one set of images)"
         )
-    try:
-        found = import_torchvision().datasets.ImageFolder(str(folder))
-    except FileNotFoundError as error:
-        raise BadInput(f"dataset.root={root}: {' '.join(str(error).split())}") from None
-    paths = [path for path, _ in found.samples]
-    labels = torch.tensor([label for _, label in found.samples])
-    pixels = torch.empty(len(paths), image_size, image_size, 3, dtype=torch.uint8)
-    with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-        for row, image in enumerate(pool.map(lambda path: _read(path, image_size), paths)):
-            pixels[row] = torch.from_numpy(image)
-    images = pixels.permute(0, 3, 1, 2)
+    key = [image_size, _version("pillow"), *identity(folder)]
+    contents = decoded("imagefolder", key, lambda: _contents(folder, root, image_size))
+    images, labels = torch.from_numpy(contents["pixels"]).permute(0, 3, 1, 2), torch.from_numpy(contents["labels"])
+    classes = contents["classes"].tolist()
     parts = split_indices(len(images), val_fraction, test_fraction, split_seed)
     train, val, test = (Split(images[part], labels[part]) for part in parts)
     mean, std = channel_statistics(train.inputs)
@@ -61,15 +56,36 @@ def imagefolder(
         kind="images",
         objective="classification",
         input_shape=(3, image_size, image_size),
-        num_outputs=len(found.classes),
+        num_outputs=len(classes),
         train=train,
         val=val,
         test=test,
         mean=mean,
         std=std,
         augmentation=Augmentation(crop=image_size // 8, flip=True) if augment else Augmentation(),
-        details=described(root, train, val, test, split_seed=split_seed, classes=found.classes),
+        details=described(root, train, val, test, split_seed=split_seed, classes=classes),
     )
+
+
+def _contents(folder: Path, root: str, size: int) -> dict[str, np.ndarray]:
+    """Find and decode all images below a folder: uint8 [N, size, size, 3], labels, names of the classes."""
+    try:
+        found = import_torchvision().datasets.ImageFolder(str(folder))
+    except FileNotFoundError as error:
+        raise BadInput(f"dataset.root={root}: {' '.join(str(error).split())}") from None
+    pixels = np.empty((len(found.samples), size, size, 3), dtype=np.uint8)
+    with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
+        for row, image in enumerate(pool.map(lambda sample: _read(sample[0], size), found.samples)):
+            pixels[row] = image
+    labels = np.array([label for _, label in found.samples], dtype=np.int64)
+    return {"pixels": pixels, "labels": labels, "classes": np.array(found.classes)}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _read(path: str, size: int) -> np.ndarray:

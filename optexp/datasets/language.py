@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from optexp import streams
 from optexp.datasets.base import Dataset, Split
+from optexp.datasets.cache import decoded, identity
 from optexp.datasets.details import check_fractions, described
 from optexp.errors import BadInput
 
@@ -30,9 +33,11 @@ def pydocs(
     vocabulary is the sorted characters of all splits together. The text differs between Python versions; the recorded
     fingerprints tell them apart. Raises BadInput when a split is shorter than one context.
     """
-    from pydoc_data.topics import topics
-
-    pieces, vocabulary = _encoded(_without_repetitions({name: topics[name] for name in sorted(topics)}))
+    source = find_spec("pydoc_data.topics")
+    key = [sys.version, *(identity(Path(source.origin)) if source and source.origin else [])]
+    kept = decoded("pydocs", key, _topics)
+    names, vocabulary = kept["names"].tolist(), str(kept["vocabulary"])
+    pieces = dict(zip(names, np.split(kept["tokens"], kept["lengths"].cumsum()[:-1]), strict=True))
     return _language(
         "pydocs",
         "pydoc_data.topics",
@@ -44,6 +49,19 @@ def pydocs(
         test_fraction,
         vocabulary=vocabulary,
     )
+
+
+def _topics() -> dict[str, np.ndarray]:
+    """Return Python's help topics, in alphabetical order, as one stream of tokens with the lengths of its pieces."""
+    from pydoc_data.topics import topics
+
+    pieces, vocabulary = _encoded(_without_repetitions({name: topics[name] for name in sorted(topics)}))
+    return {
+        "tokens": np.concatenate(list(pieces.values())),
+        "lengths": np.array([len(tokens) for tokens in pieces.values()]),
+        "names": np.array(list(pieces)),
+        "vocabulary": np.array(vocabulary),
+    }
 
 
 def text(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from optexp import streams
 from optexp.datasets.base import Dataset, Split, split_indices
+from optexp.datasets.cache import decoded
 from optexp.datasets.details import channel_statistics, check_fractions, described
 from optexp.errors import BadInput
 
@@ -59,10 +60,8 @@ def shapes(
     if num_images < len(_SHAPES):
         raise BadInput(f"dataset.num_images={num_images}: must be at least {len(_SHAPES)}, one per class")
     labels = torch.arange(num_images) % len(_SHAPES)
-    images = torch.empty(num_images, 3, _SIZE, _SIZE, dtype=torch.uint8)
-    for label, inside in enumerate(_SHAPES.values()):
-        count = int((labels == label).sum())
-        images[label :: len(_SHAPES)] = _drawn(inside, count, streams.generator(split_seed, "shapes", label))
+    key = [torch.__version__, num_images, split_seed]
+    images = torch.from_numpy(decoded("shapes", key, lambda: {"images": _images(labels, split_seed).numpy()})["images"])
     parts = split_indices(num_images, val_fraction, test_fraction, split_seed)
     train, val, test = (Split(images[part], labels[part]) for part in parts)
     mean, std = channel_statistics(train.inputs)
@@ -80,6 +79,15 @@ def shapes(
         std=std,
         details=described(source, train, val, test, split_seed=split_seed, classes=list(_SHAPES)),
     )
+
+
+def _images(labels: Tensor, split_seed: int) -> Tensor:
+    """Draw one image for each label: uint8 [N, 3, 32, 32]. The labels count through the classes, again and again."""
+    images = torch.empty(len(labels), 3, _SIZE, _SIZE, dtype=torch.uint8)
+    for label, inside in enumerate(_SHAPES.values()):
+        count = int((labels == label).sum())
+        images[label :: len(_SHAPES)] = _drawn(inside, count, streams.generator(split_seed, "shapes", label))
+    return images
 
 
 def _drawn(inside: Callable[[Tensor, Tensor], Tensor], count: int, generator: torch.Generator) -> Tensor:

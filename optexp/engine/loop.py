@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
@@ -13,7 +13,6 @@ from typing import Any
 from optexp.config.schema import Interval
 from optexp.datasets.batches import EvalBatches
 from optexp.engine.checkpoint import Checkpoints, all_finite
-from optexp.engine.guard import Divergence
 from optexp.engine.program import Program
 from optexp.engine.runtime import Interruption
 from optexp.records.sinks import Sink
@@ -48,10 +47,21 @@ class Plan:
         between = (range(start, end, self.log_every) for start, end in pairwise(starts))
         return frozenset([1, *chain.from_iterable(between), *self.evaluated])
 
-    def checkpoints(self, done: int) -> bool:
+    @cached_property
+    def saved(self) -> frozenset[int]:
+        """The steps after which a checkpoint is written; the last one of the run always is."""
         if self.checkpoint is None:
-            return False
-        return self.checkpoint.due(done, self.steps_per_epoch) or done == self.total_steps
+            return frozenset()
+        return frozenset([*self.checkpoint.all_due(self.total_steps, self.steps_per_epoch), self.total_steps])
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a training ended: a status of the run directory's vocabulary, the steps done, and the reason in words."""
+
+    status: str
+    steps: int
+    reason: str | None = None
 
 
 @dataclass
@@ -67,12 +77,19 @@ class Member:
     latest: dict[str, float] = field(default_factory=dict)  # last value of every tag
     evaluations_since_best: int = 0
     elapsed_before: float = 0.0  # seconds of training before a resume
-    divergence: Divergence | None = None
+    ending: Ending | None = None
+    on_end: Callable[[], None] = lambda: None  # called once, after the last row and checkpoint
 
     def learning_rate(self, step: int) -> float:
         return self.schedule.lr(step, self.base_lr, self.history)
 
-    def record(self, row: Row) -> None:
+    def end(self, status: str, steps: int, reason: str | None = None) -> None:
+        self.ending = Ending(status, steps, reason)
+
+    def record(self, done: int, steps_per_epoch: float, seconds: float, row: Row) -> None:
+        """Hand a row of measurements after `done` steps to the sinks; a step that was not applied is not one."""
+        step = self.ending.steps if self.ending else done
+        row = {"step": step, "epoch": step / steps_per_epoch, "time": self.elapsed_before + seconds, **row}
         if "train/loss" in row:  # a new measurement of the training replaces the old one as a whole
             self.latest = {tag: value for tag, value in self.latest.items() if not tag.startswith("train/")}
         self.latest.update(row)
@@ -104,15 +121,6 @@ class Member:
         self.elapsed_before = self.latest.get("time", 0.0)
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a training ended: a status of the run directory's vocabulary, the steps done, and the reason in words."""
-
-    status: str
-    steps: int
-    reason: str | None = None
-
-
 def train(
     program: Program,
     members: Sequence[Member],
@@ -120,84 +128,116 @@ def train(
     validation: EvalBatches,
     interruption: Interruption,
     start: int = 0,
-) -> Ending:
-    """Train from step `start` to the end of the plan, or until nothing is left to train."""
-    done, ending, watch = start, None, _Watch(plan)
-    while done < plan.total_steps and ending is None:
+    test: EvalBatches | None = None,
+) -> None:
+    """Train from step `start` until every member has an ending: at the end of the plan, or before, each on its own.
+
+    The members' endings are entered as they come. `test` is evaluated once for each member that comes to a good end.
+    """
+    live, done, watch = list(members), start, _Watch(plan)
+    while live and done < plan.total_steps:
         observed = done + 1 in plan.logged
-        taken = program.step(done, [member.learning_rate(done) for member in members], observed)
-        done += taken
-        rows: list[Row] = [{} for _ in members]
-        if observed or not taken:
-            rows = [dict(values) for values in program.read()]  # the loop's only wait for the device
-            watch.add_speed(rows, done)
-            ending = _diverged(program, members)
-            done = ending.steps if ending else done  # a guard on the device has skipped steps the host thought taken
-        improved = False
-        if ending is None and done in plan.evaluated:
-            with watch.paused():
-                improved = _evaluate(program, members, validation, done, rows)
-            ending = _without_result(members, plan, done) or _out_of_patience(members, plan, done)
-        if ending is None and interruption.received is not None and done < plan.total_steps:
-            ending = Ending("interrupted", done, f"received {interruption.received.name}")
-        for member, row in zip(members, rows, strict=True):
+        diverged = program.step(done, [member.learning_rate(done) for member in live], observed)
+        done += 1
+        if not (observed or diverged or done in plan.saved or interruption.received):
+            continue
+        rows: dict[int, Row] = {}
+        if observed or diverged:
+            read = range(len(live)) if observed else diverged
+            rows = dict(zip(read, map(dict, program.read(read)), strict=True))  # the only wait for the device
+            if observed:
+                watch.add_speed(rows.values(), done)
+            for index, divergence in program.divergences.items():
+                live[index].end("diverged", divergence.step - 1, str(divergence))
+        improved: set[int] = set()
+        with watch.paused():
+            if done in plan.evaluated and not all(member.ending for member in live):
+                improved = _evaluate(program, live, validation, done, rows)
+                _end_where_due(live, plan, done)
+            if interruption.received and done < plan.total_steps:
+                _end_others(live, "interrupted", done, f"received {interruption.received.name}")
+            if done == plan.total_steps:
+                _end_others(live, "completed", done)
+            _evaluate_test(program, live, test, rows)
+        for index, row in sorted(rows.items()):
+            live[index].record(done, plan.steps_per_epoch, watch.elapsed(), row)
+        with watch.paused():
+            _save(program, live, plan, done, improved)
+        for member in live:
+            if member.ending is not None:
+                member.on_end()
+        going_on = [index for index, member in enumerate(live) if member.ending is None]
+        if going_on and len(going_on) < len(live):
+            program.keep(going_on)
+        live = [live[index] for index in going_on]
+    if live:  # resumed after its last step, before it was told to have ended
+        _end_others(live, "completed", done)
+        found: dict[int, Row] = {index: {} for index in range(len(live))}
+        _evaluate_test(program, live, test, found)
+        for index, row in found.items():
             if row:
-                elapsed = member.elapsed_before + watch.elapsed()
-                member.record({"step": done, "epoch": done / plan.steps_per_epoch, "time": elapsed, **row})
-        names = _checkpoints_due(plan, done, improved, ending)
-        if names:
-            with watch.paused():
-                _save(program, members, done, names)
-    return ending or Ending("completed", done)
-
-
-def _diverged(program: Program, members: Sequence[Member]) -> Ending | None:
-    for index, divergence in program.divergences.items():
-        members[index].divergence = divergence
-    if len(program.divergences) < len(members):
-        return None
-    last = max(program.divergences.values(), key=lambda divergence: divergence.step)
-    return Ending("diverged", last.step - 1, str(last))
+                live[index].record(done, plan.steps_per_epoch, watch.elapsed(), row)
+            live[index].on_end()
 
 
 def _evaluate(
-    program: Program, members: Sequence[Member], validation: EvalBatches, done: int, rows: Sequence[Row]
-) -> bool:
-    improved = False
-    for member, row, values in zip(members, rows, program.evaluate(validation), strict=True):
-        tagged = {f"val/{name}": value for name, value in values.items()}
-        row.update(tagged)
-        improved |= member.take_evaluation(done, tagged)
+    program: Program, live: Sequence[Member], validation: EvalBatches, done: int, rows: dict[int, Row]
+) -> set[int]:
+    """Evaluate all that go on; return those whose validation loss is their best so far."""
+    improved = set()
+    for index, (member, values) in enumerate(zip(live, program.evaluate(validation), strict=True)):
+        if member.ending is None:
+            tagged = {f"val/{name}": value for name, value in values.items()}
+            rows[index].update(tagged)
+            if member.take_evaluation(done, tagged):
+                improved.add(index)
     return improved
 
 
-def _without_result(members: Sequence[Member], plan: Plan, done: int) -> Ending | None:
-    """A run whose last validation loss is not finite has diverged, although every training loss was finite."""
-    last = [member.history[-1] for member in members]
-    if done < plan.total_steps or any(math.isfinite(loss) for loss in last):
-        return None
-    return Ending("diverged", done, f"val/loss is {last[0]} after step {done}")
+def _end_where_due(live: Sequence[Member], plan: Plan, done: int) -> None:
+    """End members without a finite result, although every training loss was finite, and those out of patience."""
+    for member in live:
+        if member.ending is not None:
+            continue
+        if done == plan.total_steps and not math.isfinite(member.history[-1]):
+            member.end("diverged", done, f"val/loss is {member.history[-1]} after step {done}")
+        elif plan.patience is not None and member.evaluations_since_best >= plan.patience:
+            since = member.best.get("step", 0)
+            member.end("early_stopped", done, f"no better val/loss in {plan.patience} evaluations since step {since}")
 
 
-def _out_of_patience(members: Sequence[Member], plan: Plan, done: int) -> Ending | None:
-    if plan.patience is None or any(member.evaluations_since_best < plan.patience for member in members):
-        return None
-    since = members[0].best.get("step", 0)
-    reason = f"no better val/loss in {plan.patience} evaluations since step {since}"
-    return Ending("early_stopped", done, reason)
+def _end_others(live: Sequence[Member], status: str, done: int, reason: str | None = None) -> None:
+    for member in live:
+        if member.ending is None:
+            member.end(status, done, reason)
 
 
-def _checkpoints_due(plan: Plan, done: int, improved: bool, ending: Ending | None) -> list[str]:
-    """Return the names under which to save now. A diverged run saves nothing: the last good checkpoint stays."""
-    if plan.checkpoint is None or (ending is not None and ending.status == "diverged"):
-        return []
-    return (["last"] if ending is not None or plan.checkpoints(done) else []) + (["best"] if improved else [])
+def _evaluate_test(program: Program, live: Sequence[Member], test: EvalBatches | None, rows: dict[int, Row]) -> None:
+    good = [
+        index
+        for index, member in enumerate(live)
+        if member.ending is not None and member.ending.status in ("completed", "early_stopped")
+    ]
+    if test is None or not good:
+        return
+    values = program.evaluate(test)
+    for index in good:
+        rows[index].update({f"test/{name}": value for name, value in values[index].items()})
 
 
-def _save(program: Program, members: Sequence[Member], done: int, names: Sequence[str]) -> None:
-    """Write checkpoints, but none of weights that are not finite: the next loss will show it."""
-    for index, member in enumerate(members):
-        if member.checkpoints is not None:
+def _save(program: Program, live: Sequence[Member], plan: Plan, done: int, improved: set[int]) -> None:
+    """Write the checkpoints that are due, but none of weights that are not finite: the next loss will show it.
+
+    A diverged run saves nothing: its last good checkpoint stays. Whatever else ends saves its last state.
+    """
+    if plan.checkpoint is None:
+        return
+    for index, member in enumerate(live):
+        ended = member.ending
+        if member.checkpoints is None or (ended is not None and ended.status == "diverged"):
+            continue
+        names = (["last"] if ended is not None or done in plan.saved else []) + (["best"] if index in improved else [])
+        if names:
             tree = {"program": program.state(index), "member": member.state()}
             if all_finite(tree["program"]["model"].values()):
                 member.checkpoints.save(done, tree, names)
@@ -218,11 +258,14 @@ class _Watch:
     def paused(self) -> _Pause:
         return _Pause(self)
 
-    def add_speed(self, rows: Sequence[Row], done: int) -> None:
-        """Add throughput since the last reading. The first lap is warm-up (allocation, compilation): not reported."""
+    def add_speed(self, rows: Collection[Row], done: int) -> None:
+        """Add throughput since the last reading. The first lap is warm-up (allocation, compilation): not reported.
+
+        Members that are trained together share the time: each row tells its own part.
+        """
         now = time.perf_counter()
         if self._lap_steps is not None and done > self._lap_steps:
-            seconds = (now - self._lap_start) / (done - self._lap_steps)
+            seconds = (now - self._lap_start) / (done - self._lap_steps) / len(rows)
             for row in rows:
                 row["time/step_ms"] = 1000 * seconds
                 row["time/samples_per_second"] = self._plan.samples_per_step / seconds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -53,6 +55,61 @@ class Objective:
     def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss summed over a batch, without label smoothing."""
         if self.kind == "regression":
-            return F.mse_loss(outputs.float(), targets, reduction="sum")
-        logits = outputs.flatten(0, -2).float()
+            return F.mse_loss(_exact(outputs), targets, reduction="sum")
+        logits = _exact(outputs).flatten(0, -2)
         return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+class StackedObjective:
+    """The same for R members at once: outputs [R, B, ...], targets [R, B, ...], and results [R]."""
+
+    def __init__(self, kind: Kind, label_smoothing: Sequence[float]) -> None:
+        self.kind = kind
+        self.label_smoothing = list(label_smoothing)
+        self.has_accuracy = kind != "regression"
+
+    def select(self, members: Sequence[int]) -> None:
+        """Keep these members, in this order."""
+        self.label_smoothing = [self.label_smoothing[member] for member in members]
+
+    def count(self, targets: Tensor) -> Tensor:
+        """Return how many predictions each member's batch asks for."""
+        if self.kind == "regression":
+            return torch.tensor(targets[0].numel(), device=targets.device).expand(len(targets))
+        return (targets != IGNORED).flatten(1).sum(1)
+
+    def losses(self, outputs: Tensor, targets: Tensor, count: Tensor) -> Tensor:
+        """Return each member's loss: the sum over its predictions divided by its `count`."""
+        if self.kind == "regression":
+            return F.mse_loss(outputs, targets, reduction="none").flatten(1).sum(1) / count
+        if not any(self.label_smoothing):
+            return _cross_entropy(outputs, targets) / count
+        logp, members = F.log_softmax(outputs, -1), len(targets)
+        likelihood = F.nll_loss(logp.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="none")
+        uniform = torch.where(targets == IGNORED, 0.0, -logp.mean(-1))
+        smoothing = outputs.new_tensor(self.label_smoothing)
+        sharp, smooth = likelihood.view(members, -1).sum(1), uniform.flatten(1).sum(1)
+        return ((1 - smoothing) * sharp + smoothing * smooth) / count
+
+    @torch.no_grad()
+    def accuracy(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the number of correct predictions and the number of predictions asked for."""
+        return (outputs.argmax(-1) == targets).flatten(1).sum(1), self.count(targets)
+
+    @torch.no_grad()
+    def totals(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return each member's loss summed over its batch, without label smoothing."""
+        if self.kind == "regression":
+            return F.mse_loss(_exact(outputs), targets, reduction="none").flatten(1).sum(1)
+        return _cross_entropy(_exact(outputs), targets)
+
+
+def _exact(outputs: Tensor) -> Tensor:
+    """Return half-precision outputs in single precision, and others as they are."""
+    return outputs.float() if outputs.itemsize < 4 else outputs
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the sum of each member's cross-entropies."""
+    losses = F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return losses.view(len(targets), -1).sum(1)

@@ -35,17 +35,24 @@ class Program(Protocol):
     def divergences(self) -> dict[int, Divergence]:
         """The members that met a non-finite value, by index. Their weights are those before that step."""
 
-    def step(self, step: int, learning_rates: Sequence[float], observed: bool) -> bool:
+    def step(self, step: int, learning_rates: Sequence[float], observed: bool) -> Sequence[int]:
         """Take optimizer step `step` (from 0); `observed` asks for the instruments that are not free.
 
-        Returns False when nothing was updated because no member has finite values any more.
+        Returns the members that are known to have diverged at this step: they were not updated. Where that would make
+        the host wait for the device, it is empty, and `read` finds out.
         """
 
-    def read(self) -> list[dict[str, float]]:
-        """Return the training metrics since the last reading and enter divergences. Synchronizes with the device."""
+    def read(self, members: Sequence[int]) -> list[dict[str, float]]:
+        """Return the training metrics of the given members since the last reading of each, and enter divergences.
+
+        Synchronizes with the device.
+        """
 
     def evaluate(self, batches: EvalBatches) -> list[dict[str, float]]:
         """Return loss (and accuracy) over a whole split, in evaluation mode."""
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Go on with these members only. They are numbered anew, from 0, in this order."""
 
     def state(self, member: int) -> Tree:
         """Return everything a member needs to go on as if it had never stopped."""
@@ -98,7 +105,7 @@ class SingleRun:
         model.train()
         self._switch_optimizer("train")
 
-    def step(self, step: int, learning_rates: Sequence[float], observed: bool) -> bool:
+    def step(self, step: int, learning_rates: Sequence[float], observed: bool) -> Sequence[int]:
         """Take one optimizer step. Nothing here waits for the device, but for the guard where it must (see there)."""
         batch = self.batches.take(step)
         for group in self.optimizer.param_groups:
@@ -119,7 +126,7 @@ class SingleRun:
             found = first_nonfinite(step + 1, [float(loss)], [float(norm)])
             assert found is not None
             self.divergences[0] = found
-            return False
+            return [0]
         if self.clip_norm is not None:
             clip(gradients, norm, self.clip_norm)
         if observed:
@@ -128,7 +135,7 @@ class SingleRun:
         if observed:
             ratio, weight_norm = self.update_ratio.after_step(on_host)
             self.observations |= {"optim/update_ratio": ratio, "optim/weight_norm": weight_norm}
-        return True
+        return []
 
     def _update(self) -> None:
         if self.precision.scaler.is_enabled():
@@ -158,8 +165,8 @@ class SingleRun:
             if self.draws_globally:
                 torch.manual_seed(streams.key(self.step_state.seed, "global", step, micro))
             with self.precision.autocast():
-                outputs = self.forward(part.inputs)
-                part_loss = self.objective.loss(outputs, part.targets, count)
+                outputs = self.forward(self.precision.cast(part.inputs))
+                part_loss = self.objective.loss(outputs, self.precision.cast(part.targets), count)
             self.precision.scaler.scale(part_loss).backward()
             losses.append(part_loss.detach())
             if observed and self.objective.has_accuracy:
@@ -171,7 +178,11 @@ class SingleRun:
         inputs, targets = batch.inputs.tensor_split(self.accumulate), batch.targets.tensor_split(self.accumulate)
         return [Batch(i, t) for i, t in zip(inputs, targets, strict=True)]
 
-    def read(self) -> list[dict[str, float]]:
+    def keep(self, members: Sequence[int]) -> None:
+        """There is only one member, and while there is a loop it goes on."""
+        assert list(members) == [0]
+
+    def read(self, members: Sequence[int] = (0,)) -> list[dict[str, float]]:
         """Return the mean loss and clipped fraction since the last reading, and the last step's other quantities."""
         losses, norms = _numbers(self.losses), _numbers(self.norms)
         if self.guard.on_device and (late := first_nonfinite(self.first_unread, losses, norms)) is not None:
@@ -203,8 +214,11 @@ class SingleRun:
         sums = torch.zeros(4, dtype=torch.float64, device="cpu" if self._device.type == "mps" else self._device)
         for batch in batches:
             with self.precision.autocast():
-                outputs = self.forward(batch.inputs)
-            parts = [self.objective.total(outputs, batch.targets), self.objective.count(batch.targets)]
+                outputs = self.forward(self.precision.cast(batch.inputs))
+            parts = [
+                self.objective.total(outputs, self.precision.cast(batch.targets)),
+                self.objective.count(batch.targets),
+            ]
             parts += self.objective.accuracy(outputs, batch.targets) if self.objective.has_accuracy else (0, 0)
             sums += torch.stack([torch.as_tensor(part, device=sums.device).double() for part in parts])
         self.model.train()

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from optexp.errors import BadInput
 
@@ -30,14 +31,18 @@ SMALL_STEP = 1e9
 """FLOPs of a training step below which a second thread gains little."""
 
 
+def is_small(flops_per_step: float | None) -> bool:
+    """Return whether a training step is too small for a second thread."""
+    return flops_per_step is not None and flops_per_step < SMALL_STEP
+
+
 def use_threads(wanted: int | None, flops_per_step: float | None) -> None:
     """Set the number of CPU threads for `engine.threads`; null: one for a small step, else as many as torch found.
 
     Threads of a small step wait for each other at every operation. On an idle machine a second one may save a third
     of the time; when another process wants the core, the waiting makes every step many times slower.
     """
-    small = flops_per_step is not None and flops_per_step < SMALL_STEP
-    torch.set_num_threads(wanted or (1 if small else ALL_THREADS))
+    torch.set_num_threads(wanted or (1 if is_small(flops_per_step) else ALL_THREADS))
 
 
 def describe(device: torch.device) -> str:
@@ -51,14 +56,21 @@ def describe(device: torch.device) -> str:
 
 
 class Precision:
-    """Autocast and loss scaling for `engine.precision`: fp32, bf16 or fp16."""
+    """What `engine.precision` means: autocast (bf16, fp16), loss scaling (fp16), or another type throughout (fp64)."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
             raise BadInput("engine.precision=bf16: this GPU has no bf16; allowed are fp32 and fp16")
-        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        if name == "fp64" and device.type == "mps":
+            raise BadInput("engine.precision=fp64: this device has no 64-bit numbers; allowed are fp32, bf16 and fp16")
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
+        self.parameter_dtype = torch.float64 if name == "fp64" else torch.float32
         self.device_type = device.type
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def cast(self, tensor: Tensor) -> Tensor:
+        """Return numbers of a batch in the type of the parameters; integers (tokens, classes) stay what they are."""
+        return tensor.to(self.parameter_dtype) if tensor.is_floating_point() else tensor
 
     def autocast(self) -> Any:
         """Return the context in which the forward pass runs."""

@@ -6,6 +6,7 @@ moments to the dtype of the parameter, and takes swapped tensors of equal shape 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -63,7 +64,12 @@ def _placed(value: Any, parameter: Tensor, counts_on_device: bool) -> Any:
 
 def load_model_state(model: nn.Module, saved: dict[str, Tensor]) -> None:
     """Load a whole model; raises BadInput when names or shapes differ."""
-    own = model.state_dict()
+    check_fits(model.state_dict(), saved)
+    model.load_state_dict(saved)
+
+
+def check_fits(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Raise BadInput when the names or shapes of a model's tensors and of a checkpoint's differ."""
     for name in sorted(own.keys() | saved.keys()):
         if name not in saved or name not in own:
             raise BadInput(f"the checkpoint does not fit the model: '{name}' is only in one of them")
@@ -72,7 +78,6 @@ def load_model_state(model: nn.Module, saved: dict[str, Tensor]) -> None:
                 f"the checkpoint does not fit the model: '{name}' is {tuple(saved[name].shape)}, "
                 f"the model's is {tuple(own[name].shape)}"
             )
-    model.load_state_dict(saved)
 
 
 def load_matching(model: nn.Module, saved: dict[str, Tensor]) -> tuple[list[str], list[str]]:

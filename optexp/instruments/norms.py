@@ -21,3 +21,9 @@ def global_norm(tensors: list[Tensor], on_host: bool = False) -> Scalar:
     if on_host:
         return math.hypot(*[norm.item() for norm in norms])
     return torch.linalg.vector_norm(torch.stack(norms))
+
+
+def member_norms(tensors: list[Tensor]) -> Tensor:
+    """Return for tensors [R, ...] the Euclidean norm of each member over all its elements, [R]."""
+    norms = [torch.linalg.vector_norm(tensor, dim=tuple(range(1, tensor.ndim))) for tensor in tensors]
+    return torch.linalg.vector_norm(torch.stack(norms), dim=0)

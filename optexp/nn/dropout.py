@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from optexp import streams
+
+
+class Draws(Protocol):
+    """Where a dropout layer gets its numbers from."""
+
+    def uniform(self, purpose: str, layer: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Return this step's numbers in [0, 1) of one layer."""
 
 
 @dataclass
@@ -21,6 +30,29 @@ class StepState:
     step: int = 0
     micro: int = 0
 
+    def uniform(self, purpose: str, layer: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Return this step's numbers in [0, 1) of one layer."""
+        return streams.uniform(streams.key(self.seed, purpose, layer, self.step, self.micro), shape, device)
+
+
+@dataclass
+class StackedStepState:
+    """The same for R runs at once, whose seeds differ."""
+
+    seeds: Sequence[int]
+    device: torch.device
+    step: int = 0
+    micro: int = 0
+
+    def streams(self, purpose: str, layer: int) -> Tensor:
+        """Return the halves of each member's key, int32 [R, 2]; see `optexp.streams.uniform`."""
+        keys = {seed: streams.key(seed, purpose, layer, self.step, self.micro) for seed in set(self.seeds)}
+        return streams.halves([keys[seed] for seed in self.seeds], self.device)
+
+    def uniform(self, purpose: str, layer: int, shape: tuple[int, ...]) -> Tensor:
+        """Return this step's numbers in [0, 1) of one layer, [R, *shape]: for each member those of its single run."""
+        return streams.uniform(self.streams(purpose, layer), shape)
+
 
 class _Drop(nn.Module):
     """What both layers share: zero what is not kept and scale the rest, in training only."""
@@ -32,7 +64,7 @@ class _Drop(nn.Module):
         if not 0 <= p < 1:
             raise ValueError(f"p={p}: must lie in [0, 1)")
         self.p = p
-        self.state: StepState | None = None
+        self.state: Draws | None = None
         self.layer_index = 0
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
@@ -43,9 +75,7 @@ class _Drop(nn.Module):
         """Return which entries to keep: by the state when there is one, else by torch's own generator."""
         if self.state is None:
             return torch.rand(shape, device=device) >= self.p
-        state = self.state
-        stream = streams.key(state.seed, self.purpose, self.layer_index, state.step, state.micro)
-        return streams.uniform(stream, shape, device) >= self.p
+        return self.state.uniform(self.purpose, self.layer_index, shape, device) >= self.p
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:

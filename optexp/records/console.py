@@ -45,6 +45,20 @@ def open_terminal() -> Terminal:
     return Terminal(highlight=False, force_terminal=is_live(), width=None if is_live() else 1000)
 
 
+def say(text: str) -> None:
+    """Print a line at once, if anybody listens."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        fall_silent()
+
+
+def fall_silent() -> None:
+    """Nobody listens any more (a closed terminal, `| head`): let this process write into nothing from here on."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 class Console:
     """Shows rows as they are logged. Drawing happens inside `log`, at most eight times a second, on no other thread.
 
@@ -64,12 +78,11 @@ class Console:
         self._origin: tuple[int, float] | None = None  # step and time of the first row seen
         self._tenth = -1
         self._drawn = -math.inf
-        self._silent = False
         self._live = None
         lines = [] if brief else [name, *(f"  {line}" for line in title)]
         if not is_live():
             if lines:
-                self._print("\n".join(lines))
+                say("\n".join(lines))
             return
         from rich.live import Live
 
@@ -91,7 +104,7 @@ class Console:
         if self._live is None:
             if self._brief is None and (evaluated or tenth > self._tenth):
                 self._tenth = tenth
-                self._print("  ".join(self._line(evaluated)))
+                say("  ".join(self._line(evaluated)))
             return
         try:
             if self._brief is None and evaluated and tenth > self._tenth:
@@ -101,7 +114,7 @@ class Console:
                 self._live.update(self._panel(), refresh=True)
                 self._drawn = time.monotonic()
         except OSError:
-            self._fall_silent()
+            fall_silent()
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Remove the live panel; what happened stays to be said by `result_table`."""
@@ -109,25 +122,11 @@ class Console:
             try:
                 self._live.stop()
             except OSError:
-                self._fall_silent()
+                fall_silent()
         if self._brief is not None:
             numbers = [f"{name} {text}" for name, text in self._measurements() if name != "lr"]
             reason = [summary["reason"]] if summary.get("reason") else []
-            self._print("  ".join([self._brief, str(summary["status"]).replace("_", " "), *numbers, *reason]))
-
-    def _print(self, text: str) -> None:
-        if self._silent:
-            return
-        try:
-            print(text, flush=True)
-        except OSError:
-            self._fall_silent()
-
-    def _fall_silent(self) -> None:
-        """Nobody listens any more (a closed terminal, `| head`): write into nothing from here on."""
-        self._silent = True
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            say("  ".join([self._brief, str(summary["status"]).replace("_", " "), *numbers, *reason]))
 
     def _position(self) -> tuple[str, str]:
         """Return `step 640/1000` and `epoch 3.2/5`, both as wide at the start as at the end."""

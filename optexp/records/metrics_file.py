@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object per logged row, on the disk as soon as it is logged."""
+"""metrics.jsonl: one JSON object per logged row."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from optexp.errors import StorageError
 from optexp.records.files import write_atomically
+from optexp.records.growing_file import GrowingFile
 from optexp.records.sinks import Row
 
 
@@ -19,18 +20,11 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         """Open `path` (usually `<run directory>/metrics.jsonl`) for appending. Raises StorageError."""
         self.path = path
-        try:
-            self._file = path.open("a", buffering=1, encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}") from error
+        self._file = GrowingFile(path, _line)
 
     def log(self, row: Row) -> None:
-        """Append one row: a single write of a whole line. Raises StorageError."""
-        finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
-        try:
-            self._file.write(json.dumps(finite) + "\n")
-        except OSError as error:
-            raise StorageError(f"{self.path}: {error.strerror}") from error
+        """Append one row; see `GrowingFile` for when it can be read. Raises StorageError."""
+        self._file.append(dict(row))
 
     def truncate_after(self, step: int) -> None:
         """Drop the rows of later steps and a line that a crash cut short, so that a resumed run repeats none."""
@@ -39,19 +33,27 @@ class MetricsFile:
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines()
             if _is_up_to(step, line)
         ]
+        self._file.close()
         try:
-            self._file.close()
             write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
-            self._file = self.path.open("a", buffering=1, encoding="utf-8")
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror}") from error
+        self._file = GrowingFile(self.path, _line)
 
     def close(self, summary: Mapping[str, Any]) -> None:
-        """Close the file. Raises StorageError."""
-        try:
-            self._file.close()
-        except OSError as error:
-            raise StorageError(f"{self.path}: {error.strerror}") from error
+        """Write what waits and close the file. Raises StorageError."""
+        self._file.close()
+
+
+_dumps = json.JSONEncoder(allow_nan=False).encode
+
+
+def _line(row: Row) -> bytes:
+    try:
+        text = _dumps(row)
+    except ValueError:  # nan or infinite
+        text = _dumps({key: value if math.isfinite(value) else None for key, value in row.items()})
+    return f"{text}\n".encode()
 
 
 def parse_row(line: str) -> dict[str, float] | None:

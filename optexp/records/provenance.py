@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,15 @@ PACKAGES = ("optexp", "torch", "torchvision", "hydra-core", "omegaconf", "numpy"
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:
     """Return `{"commit": <hash>, "dirty": <bool>}` of the repository around `folder` (default: the current one).
 
-    None when there is no repository, no commit or no git. Files that git does not track do not make it dirty.
+    None when there is no repository, no commit or no git. Files that git does not track do not make it dirty. A
+    process asks git once: the code it runs is the code it has loaded, whatever is committed while it runs.
     """
+    found = _git_state(Path(folder or os.curdir).resolve())
+    return dict(found) if found else None
+
+
+@cache
+def _git_state(folder: Path) -> Mapping[str, Any] | None:
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     quiet = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # looking must not take the lock of the user's index
     try:
@@ -38,15 +46,9 @@ def environment(**more: Any) -> dict[str, Any]:
 
     `more` adds what only the caller knows, such as `threads=torch.get_num_threads()`.
     """
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
     return {
         "python": platform.python_version(),
-        **versions,
+        **_versions(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -54,6 +56,18 @@ def environment(**more: Any) -> dict[str, Any]:
     }
 
 
+@cache
+def _versions() -> Mapping[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+@cache
 def _processor() -> str:
     """Return the processor's model name where the system tells it, else its architecture."""
     try:

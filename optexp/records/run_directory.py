@@ -7,14 +7,16 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from optexp.errors import BadInput, StorageError
-from optexp.records.files import write_atomically
+from optexp.records.files import in_background, sync, write_atomically
 from optexp.records.process import is_alive, this_process
 
 RUN_FILE = "run.json"
@@ -48,21 +50,32 @@ def claim(root: Path, stem: str) -> Path:
 
 
 class RunRecord:
-    """Writes `run.json` of one run. `info` is its present content; a change is on the disk when the method returns."""
+    """Writes `run.json` of one run; `info` is its present content.
+
+    A change is on the disk when the method returns, unless `wait` is false. A new run's files can be read at once, and
+    outlive a loss of power a moment later.
+    """
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
         """Hold the record of an existing run; use `create` or `reopen`."""
         self.path = path
         self.info = info
+        self._pending: Future[None] | None = None
 
     @classmethod
     def create(
-        cls, path: Path, config: Mapping[str, Any], command: Sequence[str], info: Mapping[str, Any]
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        command: Sequence[str],
+        info: Mapping[str, Any],
+        text: str | None = None,
     ) -> RunRecord:
         """Begin the record of a new run in the existing directory `path`: `config.yaml`, then `run.json`.
 
         `config` is the resolved config as plain values, `command` the argv, `info` whatever is known already
-        (seed, overrides, environment, ...). Raises BadInput when the directory already holds a run, StorageError
+        (seed, overrides, environment, ...), `text` the config as `config_text` writes it, where the caller has it
+        already. Raises BadInput when the directory already holds a run, StorageError
         when it cannot be written.
         """
         command_line = shlex.join(command)
@@ -91,7 +104,7 @@ class RunRecord:
         try:
             if (path / RUN_FILE).exists():
                 raise FileExistsError
-            write_atomically(path / CONFIG_FILE, (CONFIG_HEADER + config_text(config)).encode())
+            (path / CONFIG_FILE).write_text(CONFIG_HEADER + (text or config_text(config)), encoding="utf-8")
             # run.json comes last, because a directory is a run once it has one, and exclusively, so that two
             # processes given the same directory cannot both own it.
             with (path / RUN_FILE).open("x", encoding="utf-8") as file:
@@ -100,6 +113,7 @@ class RunRecord:
             raise BadInput(f"{path}: already holds a run; choose another directory") from error
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror}") from error
+        record._pending = in_background(partial(sync, path / CONFIG_FILE, path / RUN_FILE, path))
         return record
 
     @classmethod
@@ -129,23 +143,43 @@ class RunRecord:
         )
         return record
 
-    def update(self, **fields: Any) -> None:
-        """Change fields and rewrite `run.json` as a whole: a reader sees the old or the new, never a part."""
-        self.info.update(fields)
-        try:
-            write_atomically(self.path / RUN_FILE, _json(self.info).encode())
-        except OSError as error:
-            raise StorageError(f"{self.path / RUN_FILE}: {error.strerror}") from error
+    def update(self, wait: bool = True, **fields: Any) -> None:
+        """Change fields and rewrite `run.json` as a whole: a reader sees the old or the new, never a part.
 
-    def finish(self, status: str, reason: str | None, **fields: Any) -> None:
-        """Record how the run ended. `status`: completed, early_stopped, diverged, interrupted or failed."""
+        With `wait` false this returns at once and the method `wait` later: many runs that end together then share the
+        time the disk takes. Raises StorageError.
+        """
+        self.info.update(fields)
+        self.wait()
+        self._pending = in_background(partial(write_atomically, self.path / RUN_FILE, _json(self.info).encode()))
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when everything is on the disk. Raises StorageError when it could not be written."""
+        if self._pending is not None:
+            try:
+                self._pending.result()
+            except OSError as error:
+                raise StorageError(f"{self.path / RUN_FILE}: {error.strerror}") from error
+            finally:
+                self._pending = None
+
+    def finish(self, status: str, reason: str | None, wait: bool = True, **fields: Any) -> None:
+        """Record how the run ended. `status`: completed, early_stopped, diverged, interrupted or failed.
+
+        For `wait` see `update`.
+        """
         last_step = fields.get("last_step", self.info["last_step"])
         finished = _now()
         self.info["sessions"][-1].update(finished=finished, status=status, last_step=last_step)
-        self.update(status=status, reason=reason, finished=finished, **fields)
+        self.update(wait, status=status, reason=reason, finished=finished, **fields)
 
 
-class _Dumper(yaml.SafeDumper):
+_SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # three times faster where libyaml is there
+
+
+class _Dumper(_SafeDumper):
     """Writes a config the way people do: lists in one line, no anchors for values that occur twice."""
 
     def ignore_aliases(self, data: Any) -> bool:

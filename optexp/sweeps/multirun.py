@@ -12,14 +12,16 @@ from typing import Any, NoReturn
 from optexp.config.compose import Composed, Composer, quoted
 from optexp.config.launch import claimed_directory, hydra_command_line, launch_sweep
 from optexp.errors import BadInput, Exit
-from optexp.records.console import relative
+from optexp.records.console import relative, say
 from optexp.records.reading import flat
 from optexp.sweeps.member import run_member
+from optexp.sweeps.plan import Entry
 from optexp.sweeps.record import MemberRecord, SweepRecord, member_directory
 from optexp.sweeps.summary import collect, summarize
 from optexp.tasks import check_composed, prepare
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+FUSED_LAUNCHER = "optexp.sweeps.fused.FusedLauncher"
 
 
 def run_sweep(
@@ -37,24 +39,33 @@ def run_sweep(
     # A sweeper of somebody else's decides as it goes; what it asks for is checked member by member.
     members, swept = ([], []) if foreign else composer.members([*_words_from_files(base), *words])
     composed = [_composed(composer, member) for member in members]
-    _prepare_one_of_each_kind(composed or [base])
+    record = SweepRecord(list(command), swept, _records(members, composed, swept))
+    fused = None
+    if not foreign and base.hydra.launcher._target_ == FUSED_LAUNCHER:
+        entries = [Entry(config, member) for config, member in zip(composed, record.members, strict=True)]
+        fused = _fused_launcher(base, entries, composer.config_dir)
+    else:
+        _prepare_one_of_each_kind(composed or [base])
     if dry_run:
         for member in members:
             print(f"ok: {shlex.join(['optexp', *member])}")
-        print(f"{len(members)} members, nothing trained")
+        print(f"{len(members)} members, nothing trained" + (f": {fused.plan()}" if fused else ""))
         return Exit.DONE
     for group in set(swept) & set(base.choices):  # the name of the sweep must not promise one choice of several
         base.hydra.runtime.choices[group] = None
     directory = claimed_directory(base, "hydra.sweep.dir")
-    record = SweepRecord(list(command), swept, _records(members, composed, swept))
     record.write(directory.path)
     number = "members unknown so far" if foreign else f"{len(members)} member{'s' * (len(members) > 1)}"
-    print(f"sweep of {number} in {relative(directory.path)}", flush=True)
+    say(f"sweep of {number} in {relative(directory.path)}")
+    if fused is not None:
+        say(f"  {fused.plan()}")
     status = int(Exit.DONE)
     try:
         with _ended_by_signals():
-            if foreign:
-                hydra_command_line([*argv, directory.override], run_member)
+            if fused is not None:
+                status = fused.launch(directory.path, record, base.hydra)
+            elif foreign:
+                hydra_command_line([*_without_fused(argv, base), directory.override], run_member)
             else:
                 shared = [*composer.fixed(words), directory.override]
                 launch_sweep(composer, shared, _jobs(record), run_member)
@@ -73,6 +84,31 @@ def run_sweep(
     ):
         return Exit.MEMBERS_FAILED
     return status
+
+
+def _fused_launcher(base: Composed, entries: list[Entry], config_dir: str | None) -> Any:
+    """Build the launcher that trains members together; raises BadInput for what it cannot do or any member cannot."""
+    from optexp.sweeps.fused import FusedLauncher
+
+    asked = [word for word in base.overrides if word.lstrip("+~").startswith("hydra.")]
+    alien = [word for word in asked if not word.lstrip("+~").startswith(("hydra.sweep.dir=", "hydra.launcher."))]
+    if alien or base.hydra.callbacks:
+        what = alien[0] if alien else "hydra.callbacks"
+        raise BadInput(
+            f"{what}: is for Hydra's own launchers, which run members as Hydra jobs; add hydra/launcher=basic"
+        )
+    settings = {key: value for key, value in base.hydra.launcher.items() if key != "_target_"}
+    prefix = ["optexp", *(["--config-dir", config_dir] if config_dir else [])]
+    return FusedLauncher(entries, prefix, **settings)
+
+
+def _without_fused(argv: Sequence[str], base: Composed) -> list[str]:
+    """Return the arguments for a foreign sweeper, with Hydra's basic launcher where ours is only the default."""
+    if base.hydra.launcher._target_ != FUSED_LAUNCHER:
+        return list(argv)
+    if "hydra/launcher=fused" in argv:
+        raise BadInput("hydra/launcher=fused: works with optexp's own sweeper only; allowed are Hydra's launchers")
+    return [*argv, "hydra/launcher=basic"]
 
 
 @contextlib.contextmanager

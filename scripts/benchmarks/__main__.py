@@ -8,22 +8,33 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import optexp
-from benchmarks import training
-from benchmarks.contest import Contest, hold, table
+from benchmarks import gpu, overhead, scaling, startup, sweeps, training
+from benchmarks.contest import Contest, Outcome, Size, hold, remarks, table
+
+FAMILIES = {
+    "step": "one training step of optexp, of bare loops and of Lightning",
+    "whole run": "a default run with its evaluations and checkpoints, of optexp and of bare loops",
+    "sweep": "whole sweeps from the command line: fused, one by one, in two processes, plain Hydra, torch.func",
+    "start-up": "help, errors, the way to the first step, and what a further member of a sweep costs",
+    "overhead": "records and checkpoints against none",
+    "scaling": "with the members of a fused group, the width of the model, the size of the data",
+    "gpu": "images and tokens per second against loops in the style of airbench and nanoGPT",
+}
+QUICK_REPEATS = 3
 
 
-def contests(steps: int | None, whole_runs: bool = True) -> list[Contest]:
-    """Return all contests. A new one is a function that returns a Contest, and a line here."""
-    chosen = [training.step_contest(case, steps) for case in training.CASES]
-    if whole_runs:
-        chosen += [training.run_contest(case) for case in training.CASES]
-    return chosen
+def contests(size: Size) -> list[Contest]:
+    """Return all contests, in the order of FAMILIES; a name begins with its family."""
+    return [
+        contest for family in (training, sweeps, startup, overhead, scaling, gpu) for contest in family.contests(size)
+    ]
 
 
 def _positive(text: str) -> int:
@@ -43,28 +54,45 @@ def _tens(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
-        description="Measure optexp against hand-written PyTorch loops that compute the same. Ratios above 1.00 are in "
-        "optexp's favour; the contestant marked * is the one that the goal is about.",
+        description="Measure optexp against its peers, side by side. A ratio is the cost of a contestant divided by "
+        "that of the first of its contest: above 1.00 the first one is better.",
+        epilog="families of contests:\n" + "\n".join(f"  {name:9} {what}" for name, what in FAMILIES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--repeats", type=_positive, metavar="N", help="runs of each contestant (default 9)")
-    parser.add_argument("--steps", type=_tens, metavar="N", help="timed steps per repeat (default: MLP 300, ResNet 80)")
-    parser.add_argument(
-        "--threads", type=_positive, default=1, metavar="N", help="threads of torch (default 1: the least noise)"
-    )
-    parser.add_argument("--quick", action="store_true", help="a first look: 3 repeats of 50 steps, no whole runs")
     parser.add_argument("--only", metavar="TEXT", default="", help="only contests with TEXT in their name")
+    parser.add_argument("--list", action="store_true", help="show the contests with their contestants and goals")
+    parser.add_argument("--repeats", type=_positive, metavar="N", help="runs of each contestant (default 7 or 5)")
+    parser.add_argument("--steps", type=_tens, metavar="N", help="steps of each run, instead of the contest's own")
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="threads of torch in this process (default 1: the least noise); sweeps and start-up are processes that "
+        "decide for themselves",
+    )
+    parser.add_argument("--quick", action="store_true", help="a first look: 3 repeats of small editions, 1 of sweeps")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every single measurement to FILE")
     return parser
 
 
 def _environment() -> dict[str, Any]:
+    versions = {}
+    for package in ("lightning", "hydra-core"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "none"
     return {
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
         "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **versions,
         "optexp": optexp.__version__,
     }
 
@@ -74,22 +102,56 @@ def _progress(text: str) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
+def _listing(chosen: Sequence[Contest]) -> str:
+    lines = []
+    for contest in chosen:
+        limit = "" if contest.limit is None else f"  at most {contest.limit:g} {contest.unit}"
+        lines.append(f"{contest.name}{limit}")
+        for contestant in contest.contestants:
+            goal = contest.goals.get(contestant.name)
+            lines.append(f"    {contestant.name}" + ("" if goal is None else f"  at least {goal:.2f} times the first"))
+    return "\n".join(lines)
+
+
+def _hold_all(chosen: Sequence[Contest], flags: argparse.Namespace) -> tuple[list[Outcome], list[str]]:
+    """Hold one contest after the other; one that goes wrong is told of and does not stop the others."""
+    outcomes, problems = [], []
+    for contest in chosen:
+        quick = 1 if contest.name.startswith("sweep") else QUICK_REPEATS
+        try:
+            outcomes.append(hold(contest, flags.repeats or (quick if flags.quick else contest.repeats), _progress))
+        except (AssertionError, RuntimeError) as error:
+            problems.append(f"{contest.name}: not measured: {error}")
+    _progress("")
+    return outcomes, problems
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Hold the contests, print one table and, if asked, write one JSON file; progress goes to stderr."""
+    """Hold the contests, print one table and, if asked, write one JSON file; progress goes to stderr.
+
+    Returns 1 when a contest could not be held, because its contestants do not compute the same or one of them failed.
+    """
     flags = _parser().parse_args(argv)
     torch.set_num_threads(flags.threads)
-    repeats = flags.repeats or (3 if flags.quick else 9)
-    chosen = contests(flags.steps or (50 if flags.quick else None), whole_runs=not flags.quick)
+    chosen = contests(Size(flags.steps, flags.quick))
     chosen = [contest for contest in chosen if flags.only.lower() in contest.name.lower()]
-    outcomes = [hold(contest, repeats, _progress) for contest in chosen]
-    _progress("")
+    if not chosen:
+        print(f"scripts/bench: no contest has '{flags.only}' in its name; see --list", file=sys.stderr)
+        return 2
+    if flags.list:
+        print(_listing(chosen))
+        return 0
     environment = _environment()
+    outcomes, problems = _hold_all(chosen, flags)
     print(table(outcomes))
-    print(f"\n{repeats} repeats, " + ", ".join(f"{name} {value}" for name, value in environment.items()))
+    notes = [*remarks(outcomes), *([] if torch.cuda.is_available() or flags.only else [gpu.NO_GPU])]
+    print("\n" + "\n".join([*notes, ", ".join(f"{name} {value}" for name, value in environment.items())]))
     if flags.json:
-        measured = {"environment": environment, "repeats": repeats, "contests": [o.as_json() for o in outcomes]}
-        flags.json.write_text(json.dumps(measured, indent=1) + "\n")
-    return 0
+        measured = {"environment": environment, "notes": notes, "contests": [o.as_json() for o in outcomes]}
+        flags.json.write_text(json.dumps({**measured, "problems": problems}, indent=1) + "\n")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -8,40 +8,10 @@ from typing import Any
 
 import pytest
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from optexp.config.compose import Composer, plain, quoted
 from optexp.errors import BadInput
-
-MINE = {
-    "optimizer/mine.yaml": "# mine\ndefaults:\n  - sgd\nlr: 0.7\nextra: {a: [1, 2]}\n",
-    "model/wide.yaml": "# wide\n_target_: optexp.models.mlp.MLP\nhidden: [256]\n",
-    "experiment/mine.yaml": (
-        "# @package _global_\n# mine\ndefaults:\n  - override /model: wide\n  - override /optimizer: adamw\n"
-        "seed: 5\noptimizer:\n  lr: ${half:}\nname: lr=${optimizer.lr}\n"
-    ).replace("${half:}", "0.25"),
-    "experiment/grid.yaml": (
-        "# @package _global_\n# a grid\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n"
-        "      optimizer.lr: 0.1,0.2\n      seed: range(3)\n"
-    ),
-    "experiment/broken.yaml": "# @package _global_\nseed: [1\n",
-    "experiment/lost.yaml": "# @package _global_\ndefaults:\n  - override /model: nowhere\n",
-}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's config folder."""
-    root = tmp_path_factory.mktemp("mine")
-    for name, text in MINE.items():
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_text(text)
-    return root
-
-
-@pytest.fixture(scope="module")
-def composer(folder: Path) -> Composer:
-    return Composer(str(folder))
 
 
 def hydras(composer: Composer, words: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -119,6 +89,28 @@ def test_the_configuration_is_hydras(composer: Composer, words: list[str]) -> No
     assert composed.overrides == words
 
 
+def everything(cfg: DictConfig) -> str:
+    """All values, unresolved, in order and with their types, Hydra's own node included; and what may be changed."""
+    flags = [cfg._metadata.flags, cfg.hydra._metadata.flags]
+    return repr(OmegaConf.to_container(cfg, resolve=False, enum_to_str=False)) + repr(flags)
+
+
+@pytest.mark.parametrize("words", SAME, ids=" ".join)
+@pytest.mark.parametrize("directory", [[], ["hydra.run.dir='a b'"]], ids=["", "directory"])
+def test_what_hydra_is_given_to_run_is_what_it_would_compose(
+    composer: Composer, words: list[str], directory: list[str]
+) -> None:
+    words = [*words, *directory]
+    assert everything(composer.for_hydra(words)) == everything(composer.with_hydra(words, RunMode.RUN))
+
+
+def test_settings_that_decide_how_hydra_composes_are_left_to_hydra(
+    composer: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINE", "1")
+    assert composer.for_hydra(["hydra.job.env_copy=[MINE]"]).hydra.job.env_set == {"MINE": "1"}
+
+
 REFUSED = {
     "optimizer.lrr=1": "optimizer.lrr=1: optimizer=sgd takes no 'lrr' (did you mean 'lr'?); it takes lr, momentum,",
     "optimzer.lr=1": "optimzer.lr=1: no such key (did you mean 'optimizer'?); the groups with keys are model, dataset,",
@@ -130,6 +122,7 @@ REFUSED = {
     "seed.x=1": "seed.x=1: no such key",
     "optimizer=adam optimizer.betas.7=1": "optimizer.betas.7=1: ",
     "+optimizer.lr=1": "+optimizer.lr=1: the key exists already; write optimizer.lr=…",
+    "optimizer=adam ~optimizer.betas.0": "~optimizer.betas.0: an element of a list cannot be dropped; write optimizer.",
     "~optimizer.nothing": "~optimizer.nothing: there is no such key to drop",
     "~optimizer.fused": "~optimizer.fused: cannot be dropped, because optimizer.fused is None",
     "~optimizer.lr=3": "~optimizer.lr=3: cannot be dropped, because optimizer.lr is 0.05",
@@ -154,7 +147,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_what_hydra_refuses_is_refused_in_one_line(composer: Composer, line: str) -> None:
-    words = line.split(" ") if " optimizer" in line else [line]
+    words = line.split(" ") if " optimizer" in line or " ~" in line else [line]
     with pytest.raises(Exception):  # noqa: B017, PT011 (of any of Hydra's kinds)
         hydras(composer, words)
     with pytest.raises(BadInput) as caught:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
-from optexp.engine.checkpoint import Checkpoints, pack, unpack, weights_of
+from optexp.engine.checkpoint import Checkpoints, Snapshot, pack, unpack, weights_of
 from optexp.errors import BadInput, StorageError
+from optexp.records import files
 
 
 def tree(value: float) -> dict[str, Any]:
@@ -19,6 +25,16 @@ def tree(value: float) -> dict[str, Any]:
         "program": {"model": {"weight": torch.full((3, 2), value), "count": torch.tensor(7)}},
         "member": {"history": [1.5, float("inf")], "best": {}, "name": "x", "none": None, "flag": True},
     }
+
+
+def save(checkpoints: Checkpoints, step: int, state: dict[str, Any], names: Sequence[str]) -> None:
+    """Save, and wait until it is on the disk."""
+    checkpoints.save(step, state, names)
+    checkpoints.wait()
+
+
+def full(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_pack_and_unpack_are_inverse_for_nested_state() -> None:
@@ -43,16 +59,16 @@ def test_pack_and_unpack_are_inverse_for_nested_state() -> None:
 def test_save_and_load_last_previous_and_best(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.load("last") is None
-    checkpoints.save(10, tree(1.0), ["last", "best"])
-    checkpoints.save(20, tree(2.0), ["last"])
-    checkpoints.save(30, tree(3.0), ["last"])
+    save(checkpoints, 10, tree(1.0), ["last", "best"])
+    save(checkpoints, 20, tree(2.0), ["last"])
+    save(checkpoints, 30, tree(3.0), ["last"])
     for name, step, value in (("last", 30, 3.0), ("previous", 20, 2.0), ("best", 10, 1.0)):
         loaded = checkpoints.load(name)
         assert loaded is not None
         assert loaded[0] == step
         assert torch.equal(loaded[1]["program"]["model"]["weight"], torch.full((3, 2), value))
         assert loaded[1]["member"]["history"] == [1.5, float("inf")]
-    checkpoints.save(40, tree(4.0), ["last"])
+    save(checkpoints, 40, tree(4.0), ["last"])
     files = sorted(path.name[:13] for path in (tmp_path / "checkpoints").glob("*.safetensors"))
     assert files == ["step-00000010", "step-00000030", "step-00000040"]  # nobody names step 20 any more
 
@@ -60,7 +76,7 @@ def test_save_and_load_last_previous_and_best(tmp_path: Path) -> None:
 def test_tied_and_non_contiguous_tensors_are_saved(tmp_path: Path) -> None:
     shared = torch.arange(6.0).view(2, 3)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, {"a": shared, "b": shared, "c": shared.t()}, ["last"])
+    save(checkpoints, 1, {"a": shared, "b": shared, "c": shared.t()}, ["last"])
     loaded = checkpoints.load()
     assert loaded is not None
     assert torch.equal(loaded[1]["b"], shared)
@@ -70,8 +86,8 @@ def test_tied_and_non_contiguous_tensors_are_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["flip", "truncate", "zero", "missing", "manifest"])
 def test_damage_is_found_and_the_previous_generation_used(tmp_path: Path, damage: str) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(10, tree(1.0), ["last"])
-    checkpoints.save(20, tree(2.0), ["last"])
+    save(checkpoints, 10, tree(1.0), ["last"])
+    save(checkpoints, 20, tree(2.0), ["last"])
     file = next(tmp_path.glob("step-00000020-*.safetensors"))
     data = bytearray(file.read_bytes())
     if damage == "flip":
@@ -96,7 +112,7 @@ def test_damage_is_found_and_the_previous_generation_used(tmp_path: Path, damage
 
 def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(10, tree(1.0), ["last"])
+    save(checkpoints, 10, tree(1.0), ["last"])
     file = next(tmp_path.glob("*.safetensors"))
     original = file.read_bytes()
     for position in range(0, len(original), 7):
@@ -109,36 +125,49 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     assert checkpoints.load("last") is not None
 
 
-def test_a_crash_at_any_point_of_a_save_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def dying_at(call: int, patch: pytest.MonkeyPatch) -> None:
+    """Let the n-th of the system's calls that change or open files raise KeyboardInterrupt instead."""
+    calls = {"number": 0}
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def one(*args: Any, **kwargs: Any) -> Any:
+            calls["number"] += 1
+            if calls["number"] == call:
+                raise KeyboardInterrupt
+            return real(*args, **kwargs)
+
+        return one
+
+    for name in ("fsync", "replace", "unlink", "open"):
+        patch.setattr(os, name, counted(getattr(os, name)))
+    patch.setattr(files, "open", counted(open), raising=False)
+
+
+@pytest.mark.parametrize("last_is_damaged", [False, True])
+def test_a_crash_at_any_point_of_a_save_leaves_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_is_damaged: bool
+) -> None:
     """The save is killed at its n-th system call for every n; what is loaded is the old or the new state, whole."""
     seen: set[int] = set()
     for crash_at in range(1, 40):
         folder = tmp_path / str(crash_at)
         checkpoints = Checkpoints(folder)
-        checkpoints.save(10, tree(1.0), ["last", "best"])
-        calls = {"number": 0}
-
-        def counted(real: Any, calls: dict[str, int] = calls, limit: int = crash_at) -> Any:
-            def call(*args: Any, **kwargs: Any) -> Any:
-                calls["number"] += 1
-                if calls["number"] == limit:
-                    raise KeyboardInterrupt
-                return real(*args, **kwargs)
-
-            return call
-
+        save(checkpoints, 10, tree(1.0), ["last", "best"])
+        if last_is_damaged:
+            save(checkpoints, 15, tree(1.5), ["last"])
+            next(folder.glob("step-00000015-*")).write_bytes(b"")
+            loaded = checkpoints.load("last")
+            assert loaded is not None
+            assert loaded[0] == 10
         finished = False
         with monkeypatch.context() as patch:
-            for name in ("fsync", "replace", "unlink", "open"):
-                patch.setattr(os, name, counted(getattr(os, name)))
-            patch.setattr(Path, "open", counted(Path.open))
-            patch.setattr(Path, "replace", counted(Path.replace))
+            dying_at(crash_at, patch)
             try:
-                checkpoints.save(20, tree(2.0), ["last"])
+                save(checkpoints, 20, tree(2.0), ["last"])
                 finished = True
             except KeyboardInterrupt:
                 finished = False
-        loaded = checkpoints.load("last")
+        loaded = Checkpoints(folder).load("last")
         assert loaded is not None
         assert torch.equal(loaded[1]["program"]["model"]["weight"], torch.full((3, 2), loaded[0] / 10))
         seen.add(loaded[0])
@@ -150,26 +179,163 @@ def test_a_crash_at_any_point_of_a_save_leaves_a_checkpoint(tmp_path: Path, monk
 
 def test_a_full_disk_is_a_storage_error_and_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(10, tree(1.0), ["last"])
-
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
+    save(checkpoints, 10, tree(1.0), ["last"])
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
+        checkpoints.save(20, tree(2.0), ["last"])
+        loaded = checkpoints.load("last")  # waits, and leaves the error to the one who saves
+        assert loaded is not None
+        assert loaded[0] == 10
         with pytest.raises(StorageError, match="No space left on device"):
-            checkpoints.save(20, tree(2.0), ["last"])
+            checkpoints.save(30, tree(3.0), ["last"])
+        checkpoints.save(40, tree(4.0), ["last"])
+        with pytest.raises(StorageError, match="No space left on device"):
+            checkpoints.wait()
+        checkpoints.wait()  # said once
+    save(checkpoints, 50, tree(5.0), ["last"])
     loaded = checkpoints.load("last")
     assert loaded is not None
-    assert loaded[0] == 10
+    assert loaded[0] == 50
+    assert len(list(tmp_path.glob(".*.tmp"))) == 0, "what failed has left nothing"
+
+
+def test_a_save_takes_the_state_as_it_is_and_does_not_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk_is_ready = threading.Event()
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        assert disk_is_ready.wait(timeout=60)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    checkpoints = Checkpoints(tmp_path)
+    state = tree(1.0)
+    checkpoints.save(10, state, ["last"])
+    state["program"]["model"]["weight"].zero_()
+    state["member"]["history"].append(7.0)
+    assert not (tmp_path / "last.json").exists()
+    disk_is_ready.set()
+    loaded = Checkpoints(tmp_path).load("last")  # another object of the same process waits as well
+    assert loaded is not None
+    assert torch.equal(loaded[1]["program"]["model"]["weight"], torch.ones(3, 2))
+    assert loaded[1]["member"]["history"] == [1.5, float("inf")]
+
+
+def test_many_runs_are_saved_at_once_each_in_order(tmp_path: Path) -> None:
+    runs = [Checkpoints(tmp_path / str(index)) for index in range(20)]
+    for step in (1, 2, 3):
+        for index, run in enumerate(runs):
+            run.save(step, tree(100.0 * index + step), ["last"])
+    for index, run in enumerate(runs):
+        run.wait()
+        for name, step in (("last", 3), ("previous", 2)):
+            loaded = run.load(name)
+            assert loaded is not None
+            assert loaded[0] == step
+            assert loaded[1]["program"]["model"]["weight"][0, 0] == 100 * index + step
+
+
+LEAVES_AT_ONCE = """
+import os, sys, threading, torch
+from pathlib import Path
+from optexp.engine.checkpoint import Checkpoints
+folder, how = Path(sys.argv[1]), sys.argv[2]
+big = torch.full((1 << 20,), 3.0)
+Checkpoints(folder / "parent").save(10, {"weight": big}, ["last"])
+if how == "exit":
+    sys.exit(3)
+child = os.fork()
+if child == 0:
+    checkpoints = Checkpoints(folder / "child")
+    checkpoints.save(20, {"weight": big}, ["last"])
+    checkpoints.wait()
+    os._exit(0)
+assert (folder / "parent" / "last.json").exists(), "a fork waits until nothing is half written"
+assert threading.active_count() == 1, threading.enumerate()
+assert os.waitpid(child, 0)[1] == 0
+Checkpoints(folder / "parent").save(30, {"weight": big}, ["last"])
+"""
+
+
+@pytest.mark.parametrize("how", ["exit", "fork"])
+def test_a_process_that_exits_or_forks_has_written_everything(tmp_path: Path, how: str) -> None:
+    done = subprocess.run([sys.executable, "-c", LEAVES_AT_ONCE, tmp_path, how], capture_output=True, text=True)
+    assert done.returncode == (3 if how == "exit" else 0), done.stderr
+    for name, step in {"exit": {"parent": 10}, "fork": {"parent": 30, "child": 20}}[how].items():
+        loaded = Checkpoints(tmp_path / name).load("last")
+        assert loaded is not None
+        assert loaded[0] == step
+        assert torch.equal(loaded[1]["weight"], torch.full((1 << 20,), 3.0))
+
+
+def test_a_snapshot_is_a_safetensors_file(tmp_path: Path) -> None:
+    """The library reads what we lay out by hand: every type of element, every shape and memory layout."""
+    kinds = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.float8_e4m3fn]
+    kinds += [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.bool]
+    values = torch.arange(6).view(2, 3) % 2
+    state = {f"kind {index}": values.to(kind) for index, kind in enumerate(kinds)}
+    image = torch.randn(2, 3, 4, 5)
+    state |= {
+        "scalar": torch.tensor(2.5),
+        "empty": torch.empty(0, 3),
+        "transposed": image[0, 0].t(),
+        "every second": image[0, 0, :, ::2],
+        "channels_last": image.to(memory_format=torch.channels_last),
+        "parameter": torch.nn.Parameter(torch.randn(3)),
+        "naïve": torch.ones(1),
+    }
+    snapshot = Snapshot.take(7, {**state, "plain": [1, None, "x"]})
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(snapshot.header() + snapshot.data.numpy().tobytes())
+    found = safetensors.torch.load_file(path)
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
+        assert found[name].equal(tensor), name
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["step"] == "7"
+    assert json.loads(metadata["tree"])["plain"] == [1, None, "x"]
+    no_tensors = Snapshot.take(1, {"history": []})
+    assert safetensors.torch.load(no_tensors.header() + no_tensors.data.numpy().tobytes()) == {}
+    with pytest.raises(TypeError, match=r"cannot save 'a': its elements are torch\.complex128"):
+        Snapshot.take(1, {"a": torch.ones(1, dtype=torch.complex128)})
+
+
+@pytest.mark.gpu
+def test_a_snapshot_of_a_device_is_that_of_the_host() -> None:
+    image = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    state = {"weight": image, "count": torch.tensor(3), "half": torch.randn(7).bfloat16(), "view": image[0, 0].t()}
+    on_device = {name: tensor.cuda() for name, tensor in state.items() if name != "count"}
+    snapshot = Snapshot.take(1, {**on_device, "count": state["count"]})
+    for tensor in on_device.values():
+        tensor.zero_()
+    found = safetensors.torch.load(snapshot.header() + snapshot.data.numpy().tobytes())
+    assert all(found[name].equal(tensor) for name, tensor in state.items())
+
+
+def test_what_a_crash_has_left_is_deleted(tmp_path: Path) -> None:
+    save(Checkpoints(tmp_path), 10, tree(1.0), ["last"])
+    for name in (".step-00000011-abcdef01.safetensors.tmp", "step-00000011-abcdef01.safetensors", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    save(Checkpoints(tmp_path), 20, tree(2.0), ["last"])
+    assert sorted(path.name[:13] for path in tmp_path.iterdir()) == [
+        "last.json",
+        "notes.txt",
+        "previous.json",
+        "step-00000010",
+        "step-00000020",
+    ]
 
 
 def test_weights_of_takes_best_before_last_and_says_what_it_took(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     with pytest.raises(BadInput, match=r"engine\.init_from="):
         weights_of(tmp_path)
-    checkpoints.save(10, tree(1.0), ["last", "best"])
-    checkpoints.save(20, tree(2.0), ["last"])
+    save(checkpoints, 10, tree(1.0), ["last", "best"])
+    save(checkpoints, 20, tree(2.0), ["last"])
     source, weights = weights_of(tmp_path)
     assert "best, step 10" in source
     assert torch.equal(weights["weight"], torch.ones(3, 2))
@@ -179,9 +345,9 @@ def test_weights_of_takes_best_before_last_and_says_what_it_took(tmp_path: Path)
 
 def test_a_damaged_manifest_beside_it_does_not_stop_a_save(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(10, tree(1.0), ["last", "best"])
+    save(checkpoints, 10, tree(1.0), ["last", "best"])
     (tmp_path / "best.json").write_text("")
-    checkpoints.save(20, tree(2.0), ["last"])
+    save(checkpoints, 20, tree(2.0), ["last"])
     loaded = checkpoints.load("last")
     assert loaded is not None
     assert loaded[0] == 20

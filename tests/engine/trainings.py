@@ -44,5 +44,6 @@ def trained(training: Training, **changes: Any) -> tuple[Ending, Member, Rows]:
     """Run the loop over a training and return how it ended, its member and what was logged."""
     member, rows = member_of(training, changes.pop("checkpoints", None))
     interruption = changes.pop("interruption", Interruption())
-    ending = train(training.program, [member], training.plan, training.validation, interruption, **changes)
-    return ending, member, rows
+    train(training.program, [member], training.plan, training.validation, interruption, **changes)
+    assert member.ending is not None
+    return member.ending, member, rows

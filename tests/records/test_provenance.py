@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy
 
-from optexp.records.provenance import config_hash, environment, git_state
+from optexp.records import provenance
+from optexp.records.provenance import config_hash, environment
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Ask as another process does."""
+    provenance._git_state.cache_clear()
+    return provenance.git_state(folder)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -28,7 +36,12 @@ def test_git_state_follows_the_repository(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("untracked")
     assert git_state(tmp_path) == {"commit": commit, "dirty": False}
     (tmp_path / "a").write_text("2")
-    assert git_state(tmp_path) == {"commit": commit, "dirty": True}
+    found = git_state(tmp_path)
+    assert found == {"commit": commit, "dirty": True}
+    (tmp_path / "a").write_text("1")
+    found.clear()
+    again = provenance.git_state(tmp_path)
+    assert again == {"commit": commit, "dirty": True}, "as it was when this process asked first"
 
 
 def test_no_git_is_no_error(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -41,6 +54,7 @@ def test_environment_has_the_installed_versions() -> None:
     assert found["numpy"] == numpy.__version__
     assert found["threads"] == 3
     assert found["cpus"] >= 1
+    assert "threads" not in environment()
 
 
 def test_config_hash_depends_on_values_and_not_on_order() -> None:

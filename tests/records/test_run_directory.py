@@ -60,6 +60,7 @@ def test_config_file_holds_the_values_and_resolves_nothing(tmp_path: Path) -> No
     config = {
         "name": "1e-3",
         "text": "${oc.env:HOME}",
+        "words": ["null", "1:30", "yes", "a: b", "# no", "größe", "", " x", "a\nb", "x" * 200],
         "optimizer": {"lr": 1e-3, "eps": 1e-8, "betas": betas, "again": betas, "nesterov": None, "limit": math.inf},
     }
     RunRecord.create(tmp_path, config, ["optexp"], {})
@@ -68,6 +69,38 @@ def test_config_file_holds_the_values_and_resolves_nothing(tmp_path: Path) -> No
     assert yaml.safe_load(text) == config
     assert "betas: [0.9, 0.999]\n  again: [0.9, 0.999]" in text
     assert "name: '1e-3'" in text  # text that YAML 1.2 would take for a number
+
+
+def test_a_new_run_outlives_a_loss_of_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: dict[int, int] = {}
+
+    def fsync(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        synced[found.st_ino] = found.st_size
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    RunRecord.create(tmp_path, {"seed": 1}, ["optexp"], {}).wait()
+    for path in (tmp_path, tmp_path / "config.yaml", tmp_path / "run.json"):
+        assert synced[path.stat().st_ino] == path.stat().st_size
+
+
+def test_a_text_of_the_config_that_is_there_already_is_used(tmp_path: Path) -> None:
+    RunRecord.create(tmp_path, {"seed": 1}, ["optexp"], {}, text="seed: 1  # one\n")
+    assert (tmp_path / "config.yaml").read_text().endswith("resolved.\nseed: 1  # one\n")
+
+
+def test_many_runs_can_finish_together(tmp_path: Path) -> None:
+    records = []
+    for index in range(20):
+        (tmp_path / str(index)).mkdir()
+        records.append(RunRecord.create(tmp_path / str(index), {"seed": index}, ["optexp"], {}))
+    for index, record in enumerate(records):
+        record.finish("completed", None, wait=False, last_step=index)
+        record.info["last_step"] = -1  # what was handed over does not change
+    for index, record in enumerate(records):
+        record.wait()
+        info = strict(tmp_path / str(index) / "run.json")
+        assert (info["status"], info["last_step"]) == ("completed", index)
 
 
 def test_a_directory_holds_one_run_only(tmp_path: Path) -> None:
@@ -135,3 +168,10 @@ def test_a_failing_disk_leaves_the_old_record_whole(tmp_path: Path, monkeypatch:
     with pytest.raises(StorageError, match=r"run\.json: No space left on device$"):
         record.update(last_step=3)
     assert (tmp_path / "run.json").read_text() == before
+    record.finish("failed", "x", wait=False)
+    with pytest.raises(StorageError, match=r"run\.json: No space left on device$"):
+        record.wait()
+    record.wait()  # said once
+    monkeypatch.undo()
+    record.update(last_step=4)
+    assert strict(tmp_path / "run.json")["last_step"] == 4

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import math
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from tensorboard import context
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import api_pb2, get_experiment, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_ndarray
 
 from optexp.errors import StorageError
-from optexp.records.tensorboard import TensorBoard
+from optexp.records.tensorboard import TensorBoard, record, scalar_event
 
 STATUSES = (api_pb2.STATUS_UNKNOWN, api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE, api_pb2.STATUS_RUNNING)
 
@@ -114,11 +119,56 @@ def test_a_resumed_run_has_strictly_increasing_steps_and_stays_one_run(tmp_path:
     assert groups[0].sessions[0].status == api_pb2.STATUS_SUCCESS
 
 
-def test_rows_reach_the_disk_within_about_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_is_in_the_file_before_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optexp.records.growing_file.WRITE_SECONDS", -1.0)
     sink = TensorBoard(tmp_path / "a", {}, "", "")
-    monkeypatch.setattr("optexp.records.tensorboard.FLUSH_SECONDS", -1.0)
     sink.log({"step": 1, "train/loss": 1.0})
     assert values(read(tmp_path), "a", "train/loss") == [(1, 1.0)]
+    sink.close({"status": "failed"})
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 8, 9, 100, 1000, 100_000])
+def test_records_are_those_of_tensorboards_own_writer(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    file = io.BytesIO()
+    RecordWriter(file).write(data)
+    assert record(data) == file.getvalue()
+
+
+NUMBERS = [0.0, -0.0, 1.0, -2.5, 1e-45, 1e-300, 3.4e38, 3.5e38, 1e300, -1e300, math.inf, -math.inf, math.nan, 7, 10**30, 10**40]
+
+
+def test_scalar_events_are_those_of_tensorboards_own_messages() -> None:
+    """The same bytes as the message classes make, for every kind of number, tag and step."""
+    tags = ["train/loss", "x", "größe/β", "t" * 120, "t" * 121, "t" * 127, "t" * 128, "t" * 20_000]
+    for step in (1, 127, 128, 300, 2**31, 2**40, 2**62):
+        for count, number in enumerate(NUMBERS):
+            row = {"step": step, "epoch": 0.5, "time": 3.0} | dict.fromkeys(tags[: count % len(tags) + 1], number)
+            value = [Summary.Value(tag=tag, simple_value=number) for tag in row if tag not in ("step", "epoch", "time")]
+            event = Event(wall_time=1.7e9 + count, step=step, summary=Summary(value=value))
+            assert scalar_event(1.7e9 + count, row) == event.SerializeToString()
+    assert Event.FromString(scalar_event(1.0, {"step": 0})) == Event(wall_time=1.0, summary=Summary())
+
+
+def test_extreme_numbers_arrive(tmp_path: Path) -> None:
+    sink = TensorBoard(tmp_path / "a", {}, "", "")
+    for step, number in enumerate(NUMBERS):
+        sink.log({"step": step, "train/loss": number})
+    sink.close({"status": "failed"})
+    with numpy.errstate(over="ignore"):
+        expected = numpy.array(NUMBERS, dtype=numpy.float64).astype(numpy.float32)
+    found = [value for _, value in values(read(tmp_path), "a", "train/loss")]
+    numpy.testing.assert_array_equal(numpy.array(found, dtype=numpy.float32), expected)
+
+
+def test_a_full_disk_is_a_storage_error_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optexp.records.growing_file.WRITE_SECONDS", -1.0)
+    sink = TensorBoard(tmp_path, {}, "", "")
+    sink._file._file.close()
+    sink._file._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 - the sink closes it
+    with pytest.raises(StorageError, match="No space left on device"):
+        sink.log({"step": 1, "train/loss": 1.0})
+    sink.close({"status": "completed"})
 
 
 def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""The progress of runs that are trained in one program: a line now and then, and one for each surprise."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from optexp.records.console import say
+from optexp.records.numbers import duration, measured
+from optexp.records.sinks import Row
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class GroupConsole:
+    """Prints a line every few seconds, one at the end, and one for every member that does not simply complete."""
+
+    def __init__(self, total_steps: int, name: str, members: int) -> None:
+        self.members = members
+        self._total_steps = total_steps
+        self._name = name
+        self._latest: dict[str, dict[str, float]] = {}  # by title; of the members that go on
+        self._printed = 0.0  # seconds since the runs began
+        self._statuses: list[str] = []
+
+    def member(self, title: str) -> MemberLines:
+        """Return the sink of one member."""
+        return MemberLines(self, title)
+
+    def log(self, title: str, row: Row) -> None:
+        """Take in a member's row; print when it is time and all members have come to the same step."""
+        self._latest.setdefault(title, {}).update(row)
+        if len(self._latest) + len(self._statuses) < self.members:
+            return
+        step = min(latest["step"] for latest in self._latest.values())
+        together = len({latest["step"] for latest in self._latest.values()}) == 1
+        if together and (row["time"] - self._printed > SECONDS_BETWEEN_LINES or step == self._total_steps):
+            self._printed = row["time"]
+            say(f"{self._name}  step {int(step)}/{self._total_steps}  {self._losses()}  {duration(row['time'])}")
+
+    def close(self, title: str, status: str, reason: str | None) -> None:
+        """Take in how a member ended."""
+        self._latest.pop(title, None)
+        self._statuses.append(status)
+        if status != "completed":
+            say(f"{title}  {status.replace('_', ' ')}  {reason or ''}".rstrip())
+
+    def _losses(self) -> str:
+        tag = "val/loss" if all("val/loss" in latest for latest in self._latest.values()) else "train/loss"
+        losses = sorted(latest[tag] for latest in self._latest.values() if tag in latest)
+        if not losses:
+            return f"{len(self._latest)} members"
+        middle = f"median {measured(statistics.median(losses))}, best {measured(losses[0])}"
+        return f"{tag.replace('/', ' ')} {middle} of {len(losses)}"
+
+
+class MemberLines:
+    """One member's view of the group's console."""
+
+    def __init__(self, group: GroupConsole, title: str) -> None:
+        self._group = group
+        self._title = title
+
+    def log(self, row: Row) -> None:
+        self._group.log(self._title, {key: float(value) for key, value in row.items()})
+
+    def close(self, summary: Mapping[str, Any]) -> None:
+        self._group.close(self._title, str(summary["status"]), summary.get("reason"))

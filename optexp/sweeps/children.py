@@ -1,0 +1,124 @@
+"""Child processes forked from a warm parent: no import is repeated, and a child that dies takes nobody along.
+
+Only where forking is safe: on Linux, before this process has started threads or a GPU. Children form process groups
+of their own, so that Ctrl-C reaches them once, through the parent, which passes on every signal that it gets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe, wait
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass(frozen=True)
+class Died:
+    """A child that ended without an answer."""
+
+    reason: str
+    killed: bool  # by a signal that it could not handle: often the system, out of memory
+
+
+class Children:
+    """Runs functions in child processes, at most `at_most` at a time. `received` is the first signal that came."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._running: dict[Connection, tuple[int, int]] = {}  # the pipe to the index of the work and the process id
+
+    def run(self, works: Sequence[Callable[[], Any]], at_most: int) -> Iterator[tuple[int, Any]]:
+        """Yield (index, what the function returned or Died) as the functions end; none is begun after a signal."""
+        waiting = list(enumerate(works))
+        try:
+            while waiting or self._running:
+                while waiting and len(self._running) < at_most and self.received is None:
+                    index, work = waiting.pop(0)
+                    self._fork(index, work)
+                if not self._running:
+                    return
+                for pipe in wait(list(self._running), timeout=1.0):
+                    assert isinstance(pipe, Connection)
+                    yield self._collected(pipe)
+        finally:
+            for _, process in self._running.values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+    def _fork(self, index: int, work: Callable[[], Any]) -> None:
+        receiver, sender = Pipe(duplex=False)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        process = os.fork()
+        if process == 0:
+            status = 1
+            try:
+                os.setpgid(0, 0)
+                _die_with_parent()
+                for number in SIGNALS:
+                    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+                for other in self._running:
+                    other.close()
+                receiver.close()
+                sender.send_bytes(pickle.dumps(work()))
+                status = 0
+            except BaseException:  # noqa: BLE001 - nothing may return into the parent's code from here
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        sender.close()
+        self._running[receiver] = (index, process)
+
+    def _collected(self, pipe: Connection) -> tuple[int, Any]:
+        index, process = self._running.pop(pipe)
+        try:
+            answer = pipe.recv_bytes()
+        except EOFError:
+            answer = None
+        pipe.close()
+        _, status = os.waitpid(process, 0)
+        if answer is not None:
+            return index, pickle.loads(answer)
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            return index, Died(f"the process was ended by {signal.Signals(-code).name}", killed=True)
+        return index, Died(f"the process ended with exit status {code}", killed=False)
+
+    @contextlib.contextmanager
+    def passing_on_signals(self) -> Iterator[None]:
+        """Pass signals on to all children, inside the `with` block."""
+
+        def receive(number: int, frame: FrameType | None) -> None:
+            self.received = self.received or number
+            for _, process in self._running.values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
+
+        before = {number: signal.signal(number, receive) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def can_fork() -> bool:
+    return sys.platform == "linux"
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when its parent dies, whatever kills that."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
