@@ -136,7 +136,7 @@ def test_a_contest_that_goes_wrong_does_not_stop_the_others(
     monkeypatch.setattr(benchmarks, "contests", lambda size: [bad, good])
     assert benchmarks.main(["--repeats", "2", "--json", str(tmp_path / "bench.json")]) == 1
     output = capsys.readouterr()
-    assert output.err == "bad: not measured: the losses differ\n"
+    assert output.err == "1 of 2: bad\n2 of 2: good\nbad: not measured: the losses differ\n"
     assert "| good " in output.out
     measured = json.loads((tmp_path / "bench.json").read_text())
     assert measured["problems"] == ["bad: not measured: the losses differ"]

@@ -102,19 +102,39 @@ def test_the_hydra_peer_leaves_records_and_weights(tmp_path: Path) -> None:
 # ---- child processes
 
 
-def test_the_memory_of_a_process_tree_is_that_of_all_its_processes() -> None:
-    from benchmarks.processes import resident_bytes
+INNER = "import sys; data = bytearray(b'1' * 100_000_000); print('ready', flush=True); sys.stdin.read()"
 
-    if not os.path.isdir("/proc"):
-        pytest.skip("no /proc here")
-    hold = "import subprocess, sys; data = bytearray(b'1' * 100_000_000)\n"
-    inner = hold + "print('ready', flush=True); sys.stdin.read()"
-    outer = hold + f"subprocess.run([sys.executable, '-c', {inner!r}])"
-    with subprocess.Popen([sys.executable, "-c", outer], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+
+@pytest.mark.parametrize(
+    ("descend", "least", "most"),
+    [(f"subprocess.run([sys.executable, '-c', {INNER!r}])", 200e6, 300e6), ("fork()", 100e6, 180e6)],
+    ids=["of its own", "shared with its parent"],
+)
+def test_the_memory_of_a_process_tree_counts_every_page_once(descend: str, least: float, most: float) -> None:
+    from benchmarks.processes import memory_of, process_tree
+
+    if not os.path.exists("/proc/self/smaps_rollup"):
+        pytest.skip("this system does not tell")
+    program = f"""if True:
+        import os, subprocess, sys
+
+        def fork():
+            if os.fork() == 0:
+                print("ready", flush=True)
+                sys.stdin.read()
+            else:
+                os.wait()
+
+        data = bytearray(b"1" * 100_000_000)
+        {descend}"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
-        assert 200e6 < resident_bytes(child.pid) < 400e6
-        assert resident_bytes(os.getpid()) > resident_bytes(child.pid)
+        tree = process_tree(child.pid)
+        assert len(tree) == 2
+        assert sum(tree.values()) > 200e6
+        assert least < memory_of(tree) < most
+        assert process_tree(os.getpid()).keys() > tree.keys()
         assert child.stdin is not None
         child.stdin.close()
 

@@ -60,7 +60,7 @@ LIBRARIES: dict[str, set[str]] = {
     "schedules": set(),
     "instruments": {"torch"},
     "engine": {"torch", "numpy", "safetensors"},
-    "records": {"yaml", "rich", "tensorboard", "google"},
+    "records": {"yaml", "rich", "tensorboard", "google", "google_crc32c"},
     "report": {"rich", "matplotlib", "numpy", "jinja2"},
 }
 

@@ -11,13 +11,12 @@ Training waits for a copy of the state in memory and not for the disk: hashing a
 
 from __future__ import annotations
 
-import concurrent.futures
 import hashlib
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -30,7 +29,7 @@ import torch
 from torch import Tensor
 
 from optexp.errors import BadInput, StorageError
-from optexp.records.files import in_background, sync, write_atomically
+from optexp.records.files import Write, in_background, write_atomically
 
 Tree = dict[str, Any]
 _TENSOR = "__tensor__"
@@ -88,57 +87,61 @@ def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state as it was at one moment, its tensors one behind the other as they will lie in the file.
+    """A state as it was at one moment: the bytes of a safetensors file.
 
-    The library's own `safetensors.torch.save` makes the same bytes, but in four times the time and with Python's lock
-    held, so that no other thread could do it while training goes on.
+    They are laid out here, because the library's own `safetensors.torch.save` takes three times as long and copies the
+    tensors once more; it reads them.
     """
 
     step: int
-    skeleton: Any  # the tree without its tensors
-    layout: Mapping[str, Mapping[str, Any]]  # name to dtype, shape and place in `data`
-    data: Tensor  # bytes on the host
+    file: Tensor  # bytes on the host
 
     @classmethod
     @torch.no_grad()
     def take(cls, step: int, tree: Tree) -> Snapshot:
         """Copy a state to the host; it may change as soon as this returns. Waits for a device that holds some of it."""
         found: dict[str, Tensor] = {}
-        skeleton = pack(tree, found)
+        metadata = {"tree": json.dumps(pack(tree, found)), "step": str(step)}
         for name, tensor in found.items():
             if tensor.dtype not in _DTYPES:
                 raise TypeError(f"cannot save '{name}': its elements are {tensor.dtype}")
         # One type after the other, wide elements first: each tensor then begins at a multiple of its element size.
         tensors = dict(sorted(found.items(), key=lambda item: (-item[1].element_size(), _DTYPES[item[1].dtype])))
-        layout, end = {}, 0
+        header: dict[str, Any] = {"__metadata__": metadata}
+        end = 0
         for name, tensor in tensors.items():
             begin, end = end, end + tensor.nbytes
-            layout[name] = {"dtype": _DTYPES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
-        devices = {tensor.device for tensor in tensors.values()} - {torch.device("cpu")}
-        data = torch.empty(end, dtype=torch.uint8, pin_memory=any(device.type == "cuda" for device in devices))
-        begin = 0
-        for dtype, group in groupby(tensors.values(), key=lambda tensor: tensor.dtype):
-            flat = [tensor.reshape(-1) for tensor in group]
-            end = begin + sum(tensor.nbytes for tensor in flat)
-            room, begin = data[begin:end].view(dtype), end
-            if not devices:
-                torch.cat(flat, out=room)
-                continue
-            for part, tensor in zip(room.split([len(tensor) for tensor in flat]), flat, strict=True):
-                part.copy_(tensor, non_blocking=True)
-        for device in devices:
-            torch.accelerator.synchronize(device)
-        return cls(step, skeleton, layout, data)
-
-    def header(self) -> bytes:
-        """Return what precedes the tensors in the file."""
-        metadata = {"tree": json.dumps(self.skeleton), "step": str(self.step)}
-        text = json.dumps({"__metadata__": metadata, **self.layout}, separators=(",", ":")).encode()
+            header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
+        text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
-        return len(text).to_bytes(8, "little") + text
+        head = len(text).to_bytes(8, "little") + text
+        pinned = any(tensor.is_cuda for tensor in tensors.values())
+        file = torch.empty(len(head) + end, dtype=torch.uint8, pin_memory=pinned)
+        file.numpy()[: len(head)] = memoryview(head)
+        _copy(tensors.values(), file[len(head) :])
+        return cls(step, file)
 
 
-_pending: dict[str, Future[None]] = {}
+def _copy(tensors: Iterable[Tensor], room: Tensor) -> None:
+    """Copy tensors into `room`, bytes on the host, one behind the other; those of a type stand together."""
+    devices = set()
+    begin = 0
+    for dtype, group in groupby(tensors, key=lambda tensor: tensor.dtype):
+        flat = [tensor.reshape(-1) for tensor in group]
+        end = begin + sum(tensor.nbytes for tensor in flat)
+        typed, begin = room[begin:end].view(dtype), end
+        elsewhere = {tensor.device for tensor in flat} - {torch.device("cpu")}
+        if not elsewhere:
+            torch.cat(flat, out=typed)
+            continue
+        devices |= elsewhere
+        for part, tensor in zip(typed.split([len(tensor) for tensor in flat]), flat, strict=True):
+            part.copy_(tensor, non_blocking=True)
+    for device in devices:
+        torch.accelerator.synchronize(device)
+
+
+_pending: dict[str, Write] = {}
 """Folder to the save that is not known to be finished; at most one, so that saves of a run keep their order."""
 
 
@@ -164,45 +167,53 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Return when everything saved is on the disk for good. Raises StorageError when it could not be written."""
-        future = _pending.get(self._path)
-        if future is None:
+        write = _pending.get(self._path)
+        if write is None:
             return
         try:
-            future.result()
+            write.result()
         finally:
-            if future.done():
+            if write.is_done:
                 _pending.pop(self._path, None)
 
     def _write(self, snapshot: Snapshot, names: Sequence[str]) -> None:
-        """Write a snapshot, on another thread. Whatever this does in Python itself, training waits for."""
-        header, data = snapshot.header(), snapshot.data.numpy().data
-        digest = hashlib.sha256(header)
-        digest.update(data)
-        sha256 = digest.hexdigest()
+        """Write a snapshot, on another thread.
+
+        Training goes on meanwhile, but not while this thread executes Python or waits to do so again after a call of
+        the system. So it makes few of both.
+        """
+        data = snapshot.file.numpy().data
+        sha256 = hashlib.sha256(data).hexdigest()
         file = f"step-{snapshot.step:08d}-{sha256[:8]}.safetensors"
-        size = len(header) + len(data)
-        manifest = {"format": 1, "step": snapshot.step, "file": file, "bytes": size, "sha256": sha256}
+        manifest = {"format": 1, "step": snapshot.step, "file": file, "bytes": len(data), "sha256": sha256}
         text = json.dumps(manifest).encode()
+        path = self._path
         try:
-            named, self._named = self._files_named() if self._named is None else self._named, None
-            write_atomically(f"{self._path}/{file}", header, data)
-            for name in names:
-                target = f"{self._path}/{name}.json"
-                if name == "last" and named.get("last"):
-                    os.replace(target, f"{self._path}/previous.json")  # until the next line, `previous` is the last one
-                    named["previous"] = named["last"]
-                write_atomically(target, text, sync_name=False)
-                named[name] = file
-                self._damaged.discard(name)
-            sync(self._path)
-            if None not in named.values():
-                self._delete_all_but(set(named.values()))
-            self._named = named
+            before = self._manifests() if self._named is None else self._named
+            named, self._named = dict(before), None
+            folder = os.open(path, os.O_RDONLY)
+            try:
+                write_atomically(f"{path}/{file}", data, sync_name=False)
+                os.fsync(folder)
+                for name in names:
+                    if name == "last" and named.get("last"):
+                        # Until `last` is written, `previous` is the last one.
+                        os.replace(f"{path}/last.json", f"{path}/previous.json")
+                        named["previous"] = named["last"]
+                    write_atomically(f"{path}/{name}.json", text, sync_name=False)
+                    named[name] = file
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+            for unnamed in {*before.values()} - {*named.values(), None}:
+                os.unlink(f"{path}/{unnamed}")
         except OSError as error:
             raise StorageError(f"cannot write the checkpoint to {self.folder}: {error.strerror or error}") from error
+        self._named = named
+        self._damaged -= {*names}
 
-    def _files_named(self) -> dict[str, str | None]:
-        """Return which file each manifest names; None for a damaged one, of which nobody knows that."""
+    def _manifests(self) -> dict[str, str | None]:
+        """Return which file each manifest names, None where it is damaged, and delete what a crash has left."""
         os.makedirs(self._path, exist_ok=True)
         named: dict[str, str | None] = {}
         for path in self.folder.glob("*.json"):
@@ -210,13 +221,11 @@ class Checkpoints:
                 named[path.stem] = None if path.stem in self._damaged else json.loads(path.read_text())["file"]
             except (ValueError, KeyError, TypeError):
                 named[path.stem] = None
+        if None not in named.values():  # else who knows which file the damaged one named
+            for file in os.listdir(self._path):
+                if re.fullmatch(r"step-.*\.safetensors|\.step-.*\.tmp", file) and file not in named.values():
+                    os.unlink(f"{self._path}/{file}")
         return named
-
-    def _delete_all_but(self, named: Collection[str | None]) -> None:
-        """Delete the checkpoints that no manifest names, and what a crash has left of one."""
-        for file in os.listdir(self._path):
-            if re.fullmatch(r"step-.*\.safetensors|\.step-.*\.tmp", file) and file not in named:
-                os.unlink(f"{self._path}/{file}")
 
     def load(self, name: str = "last", notice: Callable[[str], None] | None = None) -> tuple[int, Tree] | None:
         """Return (step, tree) of a checkpoint, or None when there is none.
@@ -224,8 +233,8 @@ class Checkpoints:
         When `last` is damaged, `previous` is read instead and `notice` gets a line that says so; BadInput when no
         intact one is left.
         """
-        if (future := _pending.get(self._path)) is not None:
-            concurrent.futures.wait([future])  # what it raised is for the one who saves
+        if (write := _pending.get(self._path)) is not None:
+            write.wait()  # what it raised is for the one who saves
         candidates = [name, "previous"] if name == "last" else [name]
         problems = []
         for candidate in candidates:
@@ -275,5 +284,9 @@ def weights_of(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Return whether every element of every tensor is finite (one synchronization)."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+    """Return whether every element of every tensor is finite (one synchronization, when they are)."""
+    floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+    # One nan or infinite number makes a sum so, and sums take a tenth of the time. A sum may also overflow.
+    if not floats or math.isfinite(torch.stack([tensor.sum(dtype=torch.float32) for tensor in floats]).sum()):
+        return True
+    return all(bool(torch.isfinite(tensor).all()) for tensor in floats)

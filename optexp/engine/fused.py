@@ -96,6 +96,7 @@ class FusedRuns:
             self._observe(before)
         if not self.losses:
             self.first_step = step + 1
+            self.unread = [step + 1] * self.members
         self.losses.append(losses.tolist() if self.reads_freely else losses)
         self.norms.append(norms.tolist() if self.reads_freely else norms)
         return self._not_finite(step) if self.reads_freely else []
@@ -118,7 +119,7 @@ class FusedRuns:
                 hits = self.objective.accuracy(outputs, wanted)[0]
                 correct = hits if correct is None else correct + hits
         if correct is not None:
-            self.observations["train/accuracy"] = correct / count.clamp(min=1)
+            self.observations["train/accuracy"] = torch.stack([correct, count.clamp(min=1)], dim=1)
         assert total is not None
         return total
 
@@ -155,6 +156,8 @@ class FusedRuns:
         """Return each given member's metrics since its last reading, and enter divergences. Waits for the device."""
         losses, norms = _numbers(self.losses), _numbers(self.norms)
         observations = {tag: values.tolist() for tag, values in self.observations.items()}
+        if "train/accuracy" in observations:
+            observations["train/accuracy"] = [right / number for right, number in observations["train/accuracy"]]
         rows = []
         for member in members:
             skipped = self.unread[member] - self.first_step

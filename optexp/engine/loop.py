@@ -240,6 +240,8 @@ def _save(program: Program, live: Sequence[Member], plan: Plan, done: int, impro
         if names:
             tree = {"program": program.state(index), "member": member.state()}
             if all_finite(tree["program"]["model"].values()):
+                for sink in member.sinks:  # whoever goes on from here repeats no row and must miss none
+                    sink.flush()
                 member.checkpoints.save(done, tree, names)
 
 

@@ -87,7 +87,7 @@ class StackedObjective:
         logp, members = F.log_softmax(outputs, -1), len(targets)
         likelihood = F.nll_loss(logp.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="none")
         uniform = torch.where(targets == IGNORED, 0.0, -logp.mean(-1))
-        smoothing = outputs.new_tensor(self.label_smoothing)
+        smoothing = logp.new_tensor(self.label_smoothing)  # with autocast more exact than the outputs
         sharp, smooth = likelihood.view(members, -1).sum(1), uniform.flatten(1).sum(1)
         return ((1 - smoothing) * sharp + smoothing * smooth) / count
 

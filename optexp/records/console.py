@@ -116,6 +116,9 @@ class Console:
         except OSError:
             fall_silent()
 
+    def flush(self) -> None:
+        """What is to be seen has been shown."""
+
     def close(self, summary: Mapping[str, Any]) -> None:
         """Remove the live panel; what happened stays to be said by `result_table`."""
         if self._live is not None:

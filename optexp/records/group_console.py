@@ -65,5 +65,8 @@ class MemberLines:
     def log(self, row: Row) -> None:
         self._group.log(self._title, {key: float(value) for key, value in row.items()})
 
+    def flush(self) -> None:
+        """What is to be seen has been shown."""
+
     def close(self, summary: Mapping[str, Any]) -> None:
         self._group.close(self._title, str(summary["status"]), summary.get("reason"))

@@ -40,6 +40,10 @@ class MetricsFile:
             raise StorageError(f"{self.path}: {error.strerror}") from error
         self._file = GrowingFile(self.path, _line)
 
+    def flush(self) -> None:
+        """Write what waits. Raises StorageError."""
+        self._file.write()
+
     def close(self, summary: Mapping[str, Any]) -> None:
         """Write what waits and close the file. Raises StorageError."""
         self._file.close()

@@ -7,7 +7,6 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import yaml
 
 from optexp.errors import BadInput, StorageError
-from optexp.records.files import in_background, sync, write_atomically
+from optexp.records.files import Write, in_background, sync, write_atomically
 from optexp.records.process import is_alive, this_process
 
 RUN_FILE = "run.json"
@@ -60,7 +59,7 @@ class RunRecord:
         """Hold the record of an existing run; use `create` or `reopen`."""
         self.path = path
         self.info = info
-        self._pending: Future[None] | None = None
+        self._pending: Write | None = None
 
     @classmethod
     def create(

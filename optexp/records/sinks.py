@@ -16,5 +16,8 @@ class Sink(Protocol):
     def log(self, row: Row) -> None:
         """Take in one row. Steps do not decrease; two rows may share a step."""
 
+    def flush(self) -> None:
+        """Hand everything taken in to the system: a checkpoint is about to be saved, from which the run may go on."""
+
     def close(self, summary: Mapping[str, Any]) -> None:
         """Finish; `summary` has at least `status` and `reason`, as run.json has them."""

@@ -80,6 +80,10 @@ class TensorBoard:
         """Add a row; see `GrowingFile` for when it can be read. Raises StorageError."""
         self._file.append((time.time(), dict(row)))
 
+    def flush(self) -> None:
+        """Write what waits. Raises StorageError."""
+        self._file.write()
+
     def close(self, summary: Mapping[str, Any]) -> None:
         """Record how the run ended, unless it may be resumed (TensorBoard keeps the first end), and close the file."""
         status = _HPARAMS_STATUS.get(summary["status"])

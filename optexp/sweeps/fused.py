@@ -68,7 +68,7 @@ class FusedLauncher:
         """Plan, and refuse with BadInput what cannot run, before anything is created."""
         for key, value in (("group_size", group_size), ("workers", workers)):
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise BadInput(f"hydra.launcher.{key}={value}: must be at least 1, or null")
+                raise BadInput(f"hydra.launcher.{key}={value}: must be a whole number of at least 1, or null")
         self.prefix = list(prefix)
         self.size = group_size
         self.workers = workers

@@ -40,16 +40,17 @@ def run_sweep(
     members, swept = ([], []) if foreign else composer.members([*_words_from_files(base), *words])
     composed = [_composed(composer, member) for member in members]
     record = SweepRecord(list(command), swept, _records(members, composed, swept))
-    fused = None
-    if not foreign and base.hydra.launcher._target_ == FUSED_LAUNCHER:
+    fused, why_hydra = None, _why_hydra(base, foreign)
+    if why_hydra is None:
         entries = [Entry(config, member) for config, member in zip(composed, record.members, strict=True)]
         fused = _fused_launcher(base, entries, composer.config_dir)
     else:
         _prepare_one_of_each_kind(composed or [base])
+    plan = fused.plan() if fused else f"one after the other by Hydra: {why_hydra}"
     if dry_run:
         for member in members:
             print(f"ok: {shlex.join(['optexp', *member])}")
-        print(f"{len(members)} members, nothing trained" + (f": {fused.plan()}" if fused else ""))
+        print(f"{len(members)} members, nothing trained; {plan}")
         return Exit.DONE
     for group in set(swept) & set(base.choices):  # the name of the sweep must not promise one choice of several
         base.hydra.runtime.choices[group] = None
@@ -57,17 +58,16 @@ def run_sweep(
     record.write(directory.path)
     number = "members unknown so far" if foreign else f"{len(members)} member{'s' * (len(members) > 1)}"
     say(f"sweep of {number} in {relative(directory.path)}")
-    if fused is not None:
-        say(f"  {fused.plan()}")
+    say(f"  {plan}")
     status = int(Exit.DONE)
     try:
         with _ended_by_signals():
             if fused is not None:
                 status = fused.launch(directory.path, record, base.hydra)
             elif foreign:
-                hydra_command_line([*_without_fused(argv, base), directory.override], run_member)
+                hydra_command_line([*argv, directory.override, *_instead_of_fused(base)], run_member)
             else:
-                shared = [*composer.fixed(words), directory.override]
+                shared = [*composer.fixed(words), directory.override, *_instead_of_fused(base)]
                 launch_sweep(composer, shared, _jobs(record), run_member)
     except (SystemExit, KeyboardInterrupt) as stop:
         status = int(stop.code or 0) if isinstance(stop, SystemExit) else int(Exit.SIGINT)
@@ -86,29 +86,34 @@ def run_sweep(
     return status
 
 
-def _fused_launcher(base: Composed, entries: list[Entry], config_dir: str | None) -> Any:
-    """Build the launcher that trains members together; raises BadInput for what it cannot do or any member cannot."""
-    from optexp.sweeps.fused import FusedLauncher
+def _why_hydra(base: Composed, foreign: bool) -> str | None:
+    """Return why one of Hydra's launchers must run the members, or None when ours can.
 
-    asked = [word for word in base.overrides if word.lstrip("+~").startswith("hydra.")]
-    alien = [word for word in asked if not word.lstrip("+~").startswith(("hydra.sweep.dir=", "hydra.launcher."))]
-    if alien or base.hydra.callbacks:
-        what = alien[0] if alien else "hydra.callbacks"
-        raise BadInput(
-            f"{what}: is for Hydra's own launchers, which run members as Hydra jobs; add hydra/launcher=basic"
-        )
-    settings = {key: value for key, value in base.hydra.launcher.items() if key != "_target_"}
-    prefix = ["optexp", *(["--config-dir", config_dir] if config_dir else [])]
-    return FusedLauncher(entries, prefix, **settings)
-
-
-def _without_fused(argv: Sequence[str], base: Composed) -> list[str]:
-    """Return the arguments for a foreign sweeper, with Hydra's basic launcher where ours is only the default."""
+    Raises BadInput when ours was asked for by name and cannot.
+    """
     if base.hydra.launcher._target_ != FUSED_LAUNCHER:
-        return list(argv)
-    if "hydra/launcher=fused" in argv:
-        raise BadInput("hydra/launcher=fused: works with optexp's own sweeper only; allowed are Hydra's launchers")
-    return [*argv, "hydra/launcher=basic"]
+        return f"hydra/launcher={base.choices['hydra/launcher']}"
+    own = ("hydra.sweep.dir=", "hydra.launcher.")
+    asked = [word.lstrip("+~") for word in base.overrides]
+    aliens = [word for word in asked if word.startswith("hydra.") and not word.startswith(own)]
+    reasons = ["hydra/sweeper is not Hydra's own"] if foreign else []
+    reasons += aliens + (["hydra.callbacks"] if base.hydra.callbacks else [])
+    if reasons and "hydra/launcher=fused" in asked:
+        raise BadInput(f"hydra/launcher=fused: {reasons[0]} is for members that Hydra runs; add hydra/launcher=basic")
+    return reasons[0] if reasons else None
+
+
+def _instead_of_fused(base: Composed) -> list[str]:
+    """Return the word that chooses Hydra's basic launcher where ours is only the default."""
+    return ["hydra/launcher=basic"] if base.hydra.launcher._target_ == FUSED_LAUNCHER else []
+
+
+def _fused_launcher(base: Composed, entries: list[Entry], config_dir: str | None) -> Any:
+    """Build the launcher that trains members together; raises BadInput for whatever keeps a member from starting."""
+    from optexp.sweeps.fused import FusedLauncher  # torch is needed from here on
+
+    settings = {key: value for key, value in base.hydra.launcher.items() if key != "_target_"}
+    return FusedLauncher(entries, ["optexp", *(["--config-dir", config_dir] if config_dir else [])], **settings)
 
 
 @contextlib.contextmanager

@@ -113,23 +113,21 @@ def _listing(chosen: Sequence[Contest]) -> str:
     return "\n".join(lines)
 
 
-def _hold_all(chosen: Sequence[Contest], flags: argparse.Namespace) -> tuple[list[Outcome], list[str]]:
-    """Hold one contest after the other; one that goes wrong is told of and does not stop the others."""
-    outcomes, problems = [], []
-    for contest in chosen:
-        quick = 1 if contest.name.startswith("sweep") else QUICK_REPEATS
-        try:
-            outcomes.append(hold(contest, flags.repeats or (quick if flags.quick else contest.repeats), _progress))
-        except (AssertionError, RuntimeError) as error:
-            problems.append(f"{contest.name}: not measured: {error}")
-    _progress("")
-    return outcomes, problems
+def _notes(outcomes: Sequence[Outcome], flags: argparse.Namespace) -> list[str]:
+    no_gpu = [] if torch.cuda.is_available() or flags.only else [gpu.NO_GPU]
+    return [*remarks(outcomes), *no_gpu]
+
+
+def _write(file: Path, environment: dict[str, Any], notes: list[str], outcomes: list[Outcome], bad: list[str]) -> None:
+    measured = {"environment": environment, "notes": notes, "contests": [outcome.as_json() for outcome in outcomes]}
+    file.write_text(json.dumps({**measured, "problems": bad}, indent=1) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Hold the contests, print one table and, if asked, write one JSON file; progress goes to stderr.
 
-    Returns 1 when a contest could not be held, because its contestants do not compute the same or one of them failed.
+    A contest that goes wrong is told of and does not stop the others. Returns 1 when there was one: its contestants do
+    not compute the same, or one of them failed.
     """
     flags = _parser().parse_args(argv)
     torch.set_num_threads(flags.threads)
@@ -142,13 +140,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_listing(chosen))
         return 0
     environment = _environment()
-    outcomes, problems = _hold_all(chosen, flags)
+    outcomes: list[Outcome] = []
+    problems: list[str] = []
+    for number, contest in enumerate(chosen, start=1):
+        if not sys.stderr.isatty():
+            print(f"{number} of {len(chosen)}: {contest.name}", file=sys.stderr, flush=True)
+        quick = 1 if contest.name.startswith("sweep") else QUICK_REPEATS
+        try:
+            outcomes.append(hold(contest, flags.repeats or (quick if flags.quick else contest.repeats), _progress))
+        except (AssertionError, RuntimeError) as error:
+            problems.append(f"{contest.name}: not measured: {error}")
+        if flags.json:  # again after each: a benchmark of half an hour may be interrupted
+            _write(flags.json, environment, _notes(outcomes, flags), outcomes, problems)
+    _progress("")
     print(table(outcomes))
-    notes = [*remarks(outcomes), *([] if torch.cuda.is_available() or flags.only else [gpu.NO_GPU])]
-    print("\n" + "\n".join([*notes, ", ".join(f"{name} {value}" for name, value in environment.items())]))
-    if flags.json:
-        measured = {"environment": environment, "notes": notes, "contests": [o.as_json() for o in outcomes]}
-        flags.json.write_text(json.dumps({**measured, "problems": problems}, indent=1) + "\n")
+    facts = ", ".join(f"{name} {value}" for name, value in environment.items())
+    print("\n" + "\n".join([*_notes(outcomes, flags), facts]))
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

@@ -8,14 +8,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contest import Cost
 
 SCRIPTS = Path(__file__).parents[1]  # where the package `benchmarks` lies
-SAMPLED_EVERY = 0.2  # seconds between two looks at the memory of a process tree; a look takes a few milliseconds
+SAMPLED_EVERY = 0.2  # seconds between two looks at a process tree; a look takes two milliseconds
+SHARED_EVERY = 2.0  # seconds between two looks at shared pages, where a gigabyte takes twenty milliseconds
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,9 @@ class Ended:
 def run_python(arguments: Sequence[str], folder: Path, status: int = 0) -> Ended:
     """Run this Python with arguments in a folder; what it prints is kept for the error only.
 
-    Memory is the highest sum over the process tree among samples: pages that processes share count for each of them,
-    and what lives for less than SAMPLED_EVERY may be missed. (The kernel's own peak, ru_maxrss, is of no use here: a
-    child begins with that of its parent.) Raises RuntimeError with the last lines of its output when the child ends
-    with another exit status than `status`.
+    Memory is the highest among samples of the whole process tree; a short peak may be missed. (The kernel's own peak,
+    ru_maxrss, is of no use here: a child begins with that of its parent.) Raises RuntimeError with the last lines of
+    its output when the child ends with another exit status than `status`.
     """
     paths = [str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -84,16 +84,22 @@ class _Sampler(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
+        shared_at = -SHARED_EVERY
         while not self._ended.wait(SAMPLED_EVERY):
-            self.peak = max(self.peak, resident_bytes(self._root))
+            resident = process_tree(self._root)
+            if len(resident) == 1:
+                self.peak = max(self.peak, *resident.values())
+            elif time.monotonic() - shared_at >= SHARED_EVERY:
+                self.peak = max(self.peak, memory_of(resident))
+                shared_at = time.monotonic()
 
     def stop(self) -> None:
         self._ended.set()
         self.join()
 
 
-def resident_bytes(root: int) -> int:
-    """Return the resident memory of a process and all its descendants; 0 where there is no /proc."""
+def process_tree(root: int) -> dict[int, int]:
+    """Return a process and all its descendants with their resident memory in bytes; 0 where there is no /proc."""
     parents: dict[int, int] = {}
     pages: dict[int, int] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
@@ -110,4 +116,20 @@ def resident_bytes(root: int) -> int:
         children = {pid for pid, parent in parents.items() if parent in members}
         grown = not children <= members
         members |= children
-    return sum(pages.get(pid, 0) for pid in members) * os.sysconf("SC_PAGE_SIZE")
+    return {pid: pages.get(pid, 0) * os.sysconf("SC_PAGE_SIZE") for pid in members}
+
+
+def memory_of(resident: Mapping[int, int]) -> int:
+    """Return the memory of several processes (resident bytes by process id), pages that they share counted once.
+
+    A process's proportional set size (PSS) has a page that n processes share as 1 / n of a page.
+    """
+    total = 0
+    for pid, number in resident.items():
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:  # it has just ended, or this system does not tell
+            total += number
+        else:
+            total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total

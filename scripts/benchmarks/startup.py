@@ -55,7 +55,7 @@ def composing_contest(members: int) -> Contest:
     hydra = partial(_per_member, [*NOOP, "-m"], "x", max(members // 5, 4))  # tenths of a second each: fewer do
     contestants = [Contestant("optexp, --dry-run", own), Contestant("Hydra, empty jobs", hydra)]
     goals = {"Hydra, empty jobs": 50.0}
-    return Contest("start-up: a further sweep member", "ms", contestants, goals=goals, limit=2.0, repeats=5)
+    return Contest("start-up: a further member", "ms", contestants, goals=goals, limit=2.0, repeats=5)
 
 
 def _contestants(runs: Mapping[str, Callable[[], Cost]]) -> list[Contestant]:

@@ -84,7 +84,7 @@ def sweep_record(folder: Path) -> dict[str, Any]:
 
 
 def test_ctrl_c_ends_a_sweep_with_its_summary(folder: Path) -> None:
-    words = ["-m", *SIGNALLED, *OWN, "+optimizer.send=SIGINT", "optimizer.lr=0.1,1.0,0.2"]
+    words = ["-m", "hydra/launcher=basic", *SIGNALLED, *OWN, "+optimizer.send=SIGINT", "optimizer.lr=0.1,1.0,0.2"]
     ended = here(folder, *words)
     assert (ended.status, ended.err) == (130, "")
     record = sweep_record(folder)
@@ -97,7 +97,8 @@ def test_ctrl_c_ends_a_sweep_with_its_summary(folder: Path) -> None:
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 def test_a_signal_between_members_ends_a_sweep_with_its_summary(folder: Path, name: str, status: int) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    words = ["-m", "model=third_time", f"+model.send={name}", "engine.max_steps=2", *OWN, "seed=1,2,3"]
+    sweep = ["-m", "hydra/launcher=basic", "seed=1,2,3"]
+    words = [*sweep, "model=third_time", f"+model.send={name}", "engine.max_steps=2", *OWN]
     ended = here(folder, *words)
     assert (ended.status, ended.err) == (status, "")
     record = sweep_record(folder)

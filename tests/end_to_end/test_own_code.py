@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import TINY, environ, here, only_run, runs_in
+from command_line import TINY, environ, here, in_a_process, only_run, runs_in
 from own_package import write_own_package
 
 from optexp.engine.checkpoint import weights_of
@@ -99,7 +99,7 @@ def test_a_run_with_the_users_code_resumes_and_repeats_with_trust_only(folder: P
 
 
 def test_a_bug_in_the_users_optimizer_fails_its_member_and_no_other(folder: Path) -> None:
-    ended = here(folder, "-m", *TINY, *OWN, "optimizer=fails", "optimizer.lr=0.1,0.6,0.2")
+    ended = in_a_process(folder, "-m", *TINY, *OWN, "optimizer=fails", "optimizer.lr=0.1,0.6,0.2")
     assert ended.status == 4
     assert ended.err == ""
     runs = runs_in(folder)
@@ -125,7 +125,8 @@ def test_a_bug_in_the_users_optimizer_ends_a_run_with_a_line_and_a_log(folder: P
 
 
 def test_a_bug_that_shows_only_in_a_later_member_fails_that_member(folder: Path) -> None:
-    ended = here(folder, "-m", "model=not_made", "engine.max_steps=2", *OWN, "seed=1,2,3")
+    sweep = ["-m", "hydra/launcher=basic", "seed=1,2,3"]
+    ended = here(folder, *sweep, "model=not_made", "engine.max_steps=2", *OWN)
     assert ended.status == 4
     runs = runs_in(folder)
     assert [run.status for run in runs] == ["completed", "failed", "completed"]

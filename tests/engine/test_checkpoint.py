@@ -17,7 +17,6 @@ import torch
 
 from optexp.engine.checkpoint import Checkpoints, Snapshot, pack, unpack, weights_of
 from optexp.errors import BadInput, StorageError
-from optexp.records import files
 
 
 def tree(value: float) -> dict[str, Any]:
@@ -138,9 +137,8 @@ def dying_at(call: int, patch: pytest.MonkeyPatch) -> None:
 
         return one
 
-    for name in ("fsync", "replace", "unlink", "open"):
+    for name in ("open", "write", "fsync", "close", "replace", "unlink"):
         patch.setattr(os, name, counted(getattr(os, name)))
-    patch.setattr(files, "open", counted(open), raising=False)
 
 
 @pytest.mark.parametrize("last_is_damaged", [False, True])
@@ -288,7 +286,7 @@ def test_a_snapshot_is_a_safetensors_file(tmp_path: Path) -> None:
     }
     snapshot = Snapshot.take(7, {**state, "plain": [1, None, "x"]})
     path = tmp_path / "file.safetensors"
-    path.write_bytes(snapshot.header() + snapshot.data.numpy().tobytes())
+    path.write_bytes(snapshot.file.numpy().tobytes())
     found = safetensors.torch.load_file(path)
     assert found.keys() == state.keys()
     for name, tensor in state.items():
@@ -299,7 +297,7 @@ def test_a_snapshot_is_a_safetensors_file(tmp_path: Path) -> None:
     assert metadata["step"] == "7"
     assert json.loads(metadata["tree"])["plain"] == [1, None, "x"]
     no_tensors = Snapshot.take(1, {"history": []})
-    assert safetensors.torch.load(no_tensors.header() + no_tensors.data.numpy().tobytes()) == {}
+    assert safetensors.torch.load(no_tensors.file.numpy().tobytes()) == {}
     with pytest.raises(TypeError, match=r"cannot save 'a': its elements are torch\.complex128"):
         Snapshot.take(1, {"a": torch.ones(1, dtype=torch.complex128)})
 
@@ -312,7 +310,7 @@ def test_a_snapshot_of_a_device_is_that_of_the_host() -> None:
     snapshot = Snapshot.take(1, {**on_device, "count": state["count"]})
     for tensor in on_device.values():
         tensor.zero_()
-    found = safetensors.torch.load(snapshot.header() + snapshot.data.numpy().tobytes())
+    found = safetensors.torch.load(snapshot.file.numpy().tobytes())
     assert all(found[name].equal(tensor) for name, tensor in state.items())
 
 

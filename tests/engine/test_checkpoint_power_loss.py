@@ -8,6 +8,7 @@ model that knows only this, and before every call of a save all states are tried
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -110,8 +111,10 @@ def test_the_model_of_the_disk_finds_a_missing_fsync(tmp_path: Path, monkeypatch
     folder = tmp_path / "checkpoints"
     with monkeypatch.context() as patch:
         disk = Disk(folder.resolve(), patch)
-        patch.setattr("optexp.engine.checkpoint.sync", lambda *_: None)
-        patch.setattr("optexp.records.files.sync", lambda *_: None)
+        fsync = disk.fsync
+        patch.setattr(
+            os, "fsync", lambda descriptor: None if stat.S_ISDIR(os.fstat(descriptor).st_mode) else fsync(descriptor)
+        )
         checkpoints = Checkpoints(folder)
         for step in (10, 20, 30):
             checkpoints.save(step, {"weight": torch.ones(4)}, ["last"])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from optexp.assemble import Training, assemble
+from optexp.assemble import Training, assemble, sibling
 from optexp.config.compose import Composer
 from optexp.engine.checkpoint import Checkpoints
 from optexp.engine.loop import Ending, Member, Row, train
 from optexp.engine.runtime import Interruption
 from optexp.tasks import check_composed
+
+OPTIONS = str(Path(__file__).parent / "conf")
+"""A folder of groups as users have them."""
 
 
 class Rows:
@@ -21,6 +26,9 @@ class Rows:
     def log(self, row: Row) -> None:
         self.rows.append(dict(row))
 
+    def flush(self) -> None:
+        assert [row["step"] for row in self.rows] == sorted(row["step"] for row in self.rows)
+
     def series(self, tag: str) -> list[float]:
         return [row[tag] for row in self.rows if tag in row]
 
@@ -30,9 +38,23 @@ class Rows:
 
 def assembled(*words: str, **nodes: dict[str, Any]) -> Training:
     """Compose, check and assemble a training from override words; `nodes` replace whole groups."""
-    composed = Composer().compose(words)
+    composed = Composer(OPTIONS).compose(words)
     composed.config.update(nodes)
     return assemble(composed.config, check_composed(composed), composed.choices)
+
+
+def group(common: Sequence[str], variants: Sequence[Sequence[str]], **nodes: dict[str, Any]) -> list[Training]:
+    """Assemble runs that differ in `variants` only, as a sweep does: the first in full, the others as its siblings."""
+    composer, trainings = Composer(OPTIONS), list[Training]()
+    for variant in variants:
+        composed = composer.compose([*common, *variant])
+        composed.config.update(nodes)
+        engine = check_composed(composed)
+        if trainings:
+            trainings.append(sibling(trainings[0], composed.config, engine, composed.choices))
+        else:
+            trainings.append(assemble(composed.config, engine, composed.choices))
+    return trainings
 
 
 def member_of(training: Training, checkpoints: Checkpoints | None = None) -> tuple[Member, Rows]:

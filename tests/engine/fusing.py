@@ -1,0 +1,189 @@
+"""Runs trained together beside the same runs trained alone, each from the shipped configuration: the oracle is alone."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from trainings import assembled, group, member_of
+
+from optexp.engine.checkpoint import Checkpoints
+from optexp.engine.fused import FusedRuns
+from optexp.engine.loop import Ending, Member, Row, train
+from optexp.engine.program import Program, Tree
+from optexp.engine.runtime import Interruption
+from optexp.fuse import fuse
+
+Variants = Sequence[Sequence[str]]
+
+
+@dataclass
+class Run:
+    """What is left of a training: how it ended, what was recorded but for times, and its last state."""
+
+    ending: Ending
+    rows: list[Row]
+    state: Tree
+    member: Member
+
+
+@dataclass
+class Start:
+    """Where the members of a program go on: after a step, each with the program state and member state of its own."""
+
+    step: int
+    trees: Sequence[Tree]
+
+
+def alone(common: Sequence[str], variants: Variants, **nodes: dict[str, Any]) -> list[Run]:
+    """Train the runs one after the other, each in a SingleRun of its own."""
+    runs = []
+    for variant in variants:
+        training = assembled(*common, *variant, **nodes)
+        runs += drive(training.program, [training])
+    return runs
+
+
+def together(
+    common: Sequence[str],
+    variants: Variants,
+    prepare: Callable[[FusedRuns], None] = lambda program: None,
+    **nodes: dict[str, Any],
+) -> list[Run]:
+    """Train the runs in one program, to which `prepare` may do something first."""
+    trainings = group(common, variants, **nodes)
+    program = fuse(trainings)
+    prepare(program)
+    return drive(program, trainings)
+
+
+def drive(
+    program: Program,
+    trainings: Sequence[Any],
+    *,
+    folder: Path | None = None,
+    interruption: Interruption | None = None,
+    start: Start | None = None,
+) -> list[Run]:
+    """Run the loop over a program of these trainings, from a given place or the beginning; checkpoints go to `folder`.
+
+    The states are taken when a member ends, before the program forgets it.
+    """
+    pairs = [
+        member_of(training, Checkpoints(folder / str(number)) if folder else None)
+        for number, training in enumerate(trainings)
+    ]
+    states: dict[int, Tree] = {}
+    numbers = list(range(len(trainings)))  # of the members that the program still has
+    keep = program.keep
+
+    def renumbering(members: Sequence[int]) -> None:
+        numbers[:] = [numbers[member] for member in members]
+        keep(members)
+
+    def take_state(number: int) -> None:
+        states[number] = copy.deepcopy(program.state(numbers.index(number)))
+
+    program.keep = renumbering  # type: ignore[method-assign]
+    for number, (member, _) in enumerate(pairs):
+        member.on_end = partial(take_state, number)
+        if start is not None:
+            program.load_state(number, start.trees[number]["program"])
+            member.load_state(start.trees[number]["member"])
+    first = trainings[0]
+    members = [member for member, _ in pairs]
+    begin = start.step if start else 0
+    train(program, members, first.plan, first.validation, interruption or Interruption(), begin, first.test)
+    runs = []
+    for number, (member, rows) in enumerate(pairs):
+        assert member.ending is not None
+        runs.append(Run(member.ending, rows.without_times(), states[number], member))
+    return runs
+
+
+def saved(folder: Path, count: int, name: str = "last") -> Start:
+    """Read the checkpoints that `drive` wrote to a folder."""
+    loaded = [Checkpoints(folder / str(number)).load(name) for number in range(count)]
+    steps = {found[0] for found in loaded if found}
+    assert len(steps) == 1
+    return Start(steps.pop(), [found[1] for found in loaded if found])
+
+
+def interrupted_at(step: int, program: Program) -> Interruption:
+    """Return an interruption that comes while a program takes its optimizer step `step` (from 1)."""
+    import signal
+
+    interruption, take = Interruption(), program.step
+
+    def interrupting(number: int, *arguments: Any) -> Sequence[int]:
+        if number == step - 1:
+            interruption.received = signal.SIGTERM
+        return take(number, *arguments)
+
+    program.step = interrupting  # type: ignore[method-assign]
+    return interruption
+
+
+def assert_same_runs(actual: Sequence[Run], expected: Sequence[Run], rows: float, weights: float | None) -> None:
+    """Runs end alike and recorded the same, values to the relative error `rows`; so do states to `weights`, if given.
+
+    Zero means bitwise. States are those of runs that came to a good end, or were interrupted.
+    """
+    assert len(actual) == len(expected)
+    for number, (one, other) in enumerate(zip(actual, expected, strict=True)):
+        assert_same_ending(one.ending, other.ending, rows, f"member {number}")
+        assert_same_rows(one.rows, other.rows, rows, f"member {number}")
+        if weights is not None and one.ending.status != "diverged":
+            assert_same_tree(one.state, other.state, weights, f"member {number}")
+
+
+def assert_same_ending(actual: Ending, expected: Ending, relative: float, where: str) -> None:
+    assert (actual.status, actual.steps) == (expected.status, expected.steps), where
+    assert actual.reason == expected.reason, where
+
+
+def assert_same_rows(actual: Sequence[Row], expected: Sequence[Row], relative: float, where: str) -> None:
+    assert [sorted(row) for row in actual] == [sorted(row) for row in expected], where
+    for row, wanted in zip(actual, expected, strict=True):
+        for tag, value in wanted.items():
+            # An update is the difference of two weights, so its size is known to a rounding error of the weights.
+            absolute = relative / 100 if tag == "optim/update_ratio" else 0.0
+            close = math.isclose(row[tag], value, rel_tol=relative, abs_tol=absolute)
+            assert close, f"{where}: {tag} of step {row['step']} is {row[tag]}, alone {value}"
+
+
+def assert_same_tree(actual: Any, expected: Any, tolerance: float, where: str) -> None:
+    """Equal keys, types, dtypes and shapes all the way down; numbers to the tolerance, relative to 1 or the number."""
+    if isinstance(expected, dict):
+        assert isinstance(actual, dict), where
+        assert actual.keys() == expected.keys(), where
+        for key, value in expected.items():
+            if not (key == "first" and not expected["losses"]):  # the first unread step, when there is one
+                assert_same_tree(actual[key], value, tolerance, f"{where}, {key}")
+    elif isinstance(expected, list | tuple):
+        assert isinstance(actual, type(expected)), where
+        assert len(actual) == len(expected), where
+        for index, value in enumerate(expected):
+            assert_same_tree(actual[index], value, tolerance, f"{where}, {index}")
+    elif isinstance(expected, Tensor):
+        assert isinstance(actual, Tensor), where
+        assert strides(actual) == strides(expected), where
+        torch.testing.assert_close(
+            actual, expected, rtol=tolerance, atol=tolerance, msg=lambda text: f"{where}: {text}"
+        )
+    elif isinstance(expected, float):
+        assert math.isclose(actual, expected, rel_tol=tolerance, abs_tol=tolerance), f"{where}: {actual}, {expected}"
+    else:
+        assert (type(actual), actual) == (type(expected), expected), where
+
+
+def strides(tensor: Tensor) -> list[int]:
+    """Return the strides that mean something: those of an axis of length 1 do not."""
+    return [stride for stride, length in zip(tensor.stride(), tensor.shape, strict=True) if length > 1]
