@@ -6,7 +6,6 @@ so that a run directory is made only for a run that can start.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import inspect
 import math
@@ -19,7 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils import flop_counter
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from optexp import streams
 from optexp.config import build
@@ -35,6 +35,7 @@ from optexp.engine.program import SingleRun
 from optexp.engine.runtime import Precision, choose_device
 from optexp.errors import BadInput, listed
 from optexp.optimizers.build import build_optimizer
+from optexp.optimizers.construction import without_compiler
 from optexp.schedules import BoundSchedule, Plateau, Schedule
 
 
@@ -303,23 +304,25 @@ def _model(config: dict[str, Any], target: Callable[..., Any], dataset: Dataset)
     return model
 
 
+# torch's counter does not know what attention is called on a CPU.
+_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
+}
+
+
 def _facts(model: nn.Module, dataset: Dataset) -> dict[str, int | None]:
     """Count parameters, and the FLOPs of one sample's forward pass (training takes about three times as many).
 
-    The pass also shows whether the model takes the data. FLOPs are counted on the meta device, where torch counts
-    attention too, which it does not on a CPU; they stay unknown for models that need real numbers to run.
+    The pass also shows whether the model takes the data.
     """
     sample = next(iter(EvalBatches(dataset, dataset.val, "cpu", max_batch=1))).inputs
-    outputs = _forward(model, sample, dataset)
+    counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
+    mode = getattr(flop_counter, "_FlopCounterMode", FlopCounterMode)
+    with without_compiler(mode.__torch_dispatch__), counter:
+        outputs = _forward(model, sample, dataset)
     if not isinstance(outputs, torch.Tensor) or outputs.shape[-1] != dataset.num_outputs:
         found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise BadInput(f"model: its output is {found}; {dataset.name} needs a last axis of {dataset.num_outputs}")
-    counter = FlopCounterMode(display=False)
-    try:
-        with counter:
-            _forward(copy.deepcopy(model).to("meta"), sample.to("meta"), dataset)
-    except (BadInput, NotImplementedError):
-        counter.flop_counts.clear()
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "flops_per_sample": counter.get_total_flops() or None,

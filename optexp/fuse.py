@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from optexp.assemble import Training
 from optexp.engine.fused import FEWEST, FusedRuns
@@ -21,7 +22,7 @@ from optexp.engine.runtime import use_threads
 from optexp.errors import Unstackable
 from optexp.nn.stacked import stack
 from optexp.nn.vectorized import Vectorized
-from optexp.optimizers.stacked import stacked_rule
+from optexp.optimizers.stacked import settings_of, stacked_rule
 
 SIZES = (8, 16, 32, 64, 128, 256)
 """The numbers of members that `group_size` tries."""
@@ -62,7 +63,7 @@ def fuse(trainings: Sequence[Training]) -> FusedRuns:
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
     return FusedRuns(
         model,
-        rule(parameters, groups, [_settings(training) for training in filled]),
+        rule(parameters, groups, [settings_of(training.optimizer) for training in filled]),
         [training.optimizer for training in trainings],
         StackedObjective(first.dataset.objective, [training.engine.label_smoothing for training in filled]),
         [training.batches for training in trainings],
@@ -72,12 +73,6 @@ def fuse(trainings: Sequence[Training]) -> FusedRuns:
         accumulate=first.engine.accumulate,
         compiled=first.engine.compile,
     )
-
-
-def _settings(training: Training) -> list[dict[str, Any]]:
-    """Return what a run's optimizer has in each parameter group, but for the parameters."""
-    groups = training.optimizer.param_groups
-    return [{key: value for key, value in group.items() if key not in ("params", "param_names")} for group in groups]
 
 
 def group_size(sample: Sequence[Training], members: int) -> tuple[int, str]:
@@ -110,20 +105,25 @@ def group_size(sample: Sequence[Training], members: int) -> tuple[int, str]:
 
 def _alone(training: Training) -> Program:
     """Return a single run that shares no weights with `training`."""
-    model, optimizer = copy.deepcopy((training.model, training.optimizer))
+    parameters = training.model.parameters()
+    own = {id(value): nn.Parameter(value.detach().clone(), value.requires_grad) for value in parameters}
+    model, optimizer = copy.deepcopy((training.model, training.optimizer), own)
     return replace(training, model=model, optimizer=optimizer).program
 
 
 def _seconds(program: Program, training: Training, members: int) -> float:
     """Return the time of a step: the shortest of a few, as everything that disturbs a step makes it longer."""
     use_threads(training.engine.threads, training.flops_per_step)
+    # Alone on its thread, a step's own time is what counts: a busy machine makes the clock on the wall useless.
+    alone = training.device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if alone else time.perf_counter
     wait: Callable[[], Any] = torch.accelerator.synchronize if training.device.type != "cpu" else lambda: None
     seconds = []
     for step in range(WARM_UP + TIMED):
-        start = time.perf_counter()
+        start = clock()
         program.step(step, [training.base_lr] * members, observed=False)
         wait()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return min(seconds[WARM_UP:])
 
 

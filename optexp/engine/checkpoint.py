@@ -11,14 +11,16 @@ Training waits for a copy of the state in memory and not for the disk: hashing a
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import json
 import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ import torch
 from torch import Tensor
 
 from optexp.errors import BadInput, StorageError
-from optexp.records.files import Write, in_background, write_atomically
+from optexp.records.files import in_background, write_atomically
 
 Tree = dict[str, Any]
 _TENSOR = "__tensor__"
@@ -57,18 +59,24 @@ _DTYPES = {
 """What the safetensors format calls the types of elements (its README, section "Format")."""
 
 
+_PLAIN = (str, int, float, type(None))
+
+
 def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     """Move the tensors of a tree of dicts, lists and plain values into `tensors`; return the rest, ready for JSON."""
-    if tree is None or isinstance(tree, bool | int | float | str):
+    if isinstance(tree, _PLAIN):
         return tree
     if isinstance(tree, Tensor):
         tensors[path] = tree
         return {_TENSOR: path}
     inside = f"{path}/" if path else ""
     if isinstance(tree, dict):
-        if any(not isinstance(key, str) for key in tree):
-            raise TypeError(f"cannot save '{path}': its keys must be strings")
-        return {key: pack(value, tensors, inside + key) for key, value in tree.items()}
+        packed = {}
+        for key, value in tree.items():
+            if not isinstance(key, str):
+                raise TypeError(f"cannot save '{path}': its keys must be strings")
+            packed[key] = pack(value, tensors, inside + key)
+        return packed
     if isinstance(tree, list | tuple):
         return [pack(value, tensors, f"{inside}{index}") for index, value in enumerate(tree)]
     raise TypeError(f"cannot save '{path}': a {type(tree).__name__} is neither a tensor nor a plain value")
@@ -86,6 +94,34 @@ def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 @dataclass(frozen=True)
+class _Layout:
+    """How the tensors of a state lie in a file: all of a type together, and wide elements first, so that each begins at
+    a multiple of its element size.
+    """
+
+    groups: tuple[tuple[torch.dtype, int, int, tuple[str, ...]], ...]  # type, first and last byte, names in order
+    entries: str  # JSON of the header, without the braces
+    size: int  # bytes
+
+
+@lru_cache(maxsize=16)
+def _layout(tensors: tuple[tuple[str, torch.dtype, torch.Size], ...]) -> _Layout:
+    """Return the layout of tensors of these names, types and shapes; it is the same for every checkpoint of a run."""
+    for name, dtype, _ in tensors:
+        if dtype not in _DTYPES:
+            raise TypeError(f"cannot save '{name}': its elements are {dtype}")
+    entries, groups, end = {}, [], 0
+    in_order = sorted(tensors, key=lambda tensor: (-tensor[1].itemsize, _DTYPES[tensor[1]]))
+    for dtype, group in groupby(in_order, key=lambda tensor: tensor[1]):
+        members, first = tuple(group), end
+        for name, _, shape in members:
+            begin, end = end, end + math.prod(shape) * dtype.itemsize
+            entries[name] = {"dtype": _DTYPES[dtype], "shape": [*shape], "data_offsets": [begin, end]}
+        groups.append((dtype, first, end, tuple(name for name, _, _ in members)))
+    return _Layout(tuple(groups), json.dumps(entries)[1:-1], end)
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A state as it was at one moment: the bytes of a safetensors file.
 
@@ -100,48 +136,31 @@ class Snapshot:
     @torch.no_grad()
     def take(cls, step: int, tree: Tree) -> Snapshot:
         """Copy a state to the host; it may change as soon as this returns. Waits for a device that holds some of it."""
-        found: dict[str, Tensor] = {}
-        metadata = {"tree": json.dumps(pack(tree, found)), "step": str(step)}
-        for name, tensor in found.items():
-            if tensor.dtype not in _DTYPES:
-                raise TypeError(f"cannot save '{name}': its elements are {tensor.dtype}")
-        # One type after the other, wide elements first: each tensor then begins at a multiple of its element size.
-        tensors = dict(sorted(found.items(), key=lambda item: (-item[1].element_size(), _DTYPES[item[1].dtype])))
-        header: dict[str, Any] = {"__metadata__": metadata}
-        end = 0
-        for name, tensor in tensors.items():
-            begin, end = end, end + tensor.nbytes
-            header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        head = len(text).to_bytes(8, "little") + text
+        tensors: dict[str, Tensor] = {}
+        metadata = json.dumps({"tree": json.dumps(pack(tree, tensors)), "step": str(step)})
+        layout = _layout(tuple((name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()))
+        header = f'{{"__metadata__": {metadata}{", " if tensors else ""}{layout.entries}}}'.encode()
+        header += b" " * (-len(header) % 8)
+        start = 8 + len(header)
         pinned = any(tensor.is_cuda for tensor in tensors.values())
-        file = torch.empty(len(head) + end, dtype=torch.uint8, pin_memory=pinned)
-        file.numpy()[: len(head)] = memoryview(head)
-        _copy(tensors.values(), file[len(head) :])
+        file = torch.empty(start + layout.size, dtype=torch.uint8, pin_memory=pinned)
+        file.numpy()[:start] = memoryview(len(header).to_bytes(8, "little") + header)
+        devices = set()
+        for dtype, begin, end, names in layout.groups:
+            room = file[start + begin : start + end].view(dtype)
+            flat = [tensors[name].reshape(-1) for name in names]
+            if all(tensor.is_cpu for tensor in flat):
+                torch.cat(flat, out=room)
+                continue
+            for part, tensor in zip(room.split([len(tensor) for tensor in flat]), flat, strict=True):
+                part.copy_(tensor, non_blocking=True)
+                devices.add(tensor.device)
+        for device in devices - {torch.device("cpu")}:
+            torch.accelerator.synchronize(device)
         return cls(step, file)
 
 
-def _copy(tensors: Iterable[Tensor], room: Tensor) -> None:
-    """Copy tensors into `room`, bytes on the host, one behind the other; those of a type stand together."""
-    devices = set()
-    begin = 0
-    for dtype, group in groupby(tensors, key=lambda tensor: tensor.dtype):
-        flat = [tensor.reshape(-1) for tensor in group]
-        end = begin + sum(tensor.nbytes for tensor in flat)
-        typed, begin = room[begin:end].view(dtype), end
-        elsewhere = {tensor.device for tensor in flat} - {torch.device("cpu")}
-        if not elsewhere:
-            torch.cat(flat, out=typed)
-            continue
-        devices |= elsewhere
-        for part, tensor in zip(typed.split([len(tensor) for tensor in flat]), flat, strict=True):
-            part.copy_(tensor, non_blocking=True)
-    for device in devices:
-        torch.accelerator.synchronize(device)
-
-
-_pending: dict[str, Write] = {}
+_pending: dict[str, Future[None]] = {}
 """Folder to the save that is not known to be finished; at most one, so that saves of a run keep their order."""
 
 
@@ -167,13 +186,13 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Return when everything saved is on the disk for good. Raises StorageError when it could not be written."""
-        write = _pending.get(self._path)
-        if write is None:
+        future = _pending.get(self._path)
+        if future is None:
             return
         try:
-            write.result()
+            future.result()
         finally:
-            if write.is_done:
+            if future.done():
                 _pending.pop(self._path, None)
 
     def _write(self, snapshot: Snapshot, names: Sequence[str]) -> None:
@@ -233,8 +252,8 @@ class Checkpoints:
         When `last` is damaged, `previous` is read instead and `notice` gets a line that says so; BadInput when no
         intact one is left.
         """
-        if (write := _pending.get(self._path)) is not None:
-            write.wait()  # what it raised is for the one who saves
+        if (future := _pending.get(self._path)) is not None:
+            concurrent.futures.wait([future])  # what it raised is for the one who saves
         candidates = [name, "previous"] if name == "last" else [name]
         problems = []
         for candidate in candidates:

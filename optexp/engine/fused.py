@@ -9,6 +9,7 @@ members from two on (tests/engine/test_fused.py); a program therefore never shri
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,10 @@ from optexp.optimizers.stacked import StackedOptimizer
 
 FEWEST = 2  # rows; see above
 
+# MKL's products else round a member's numbers by where it lies in memory (at a multiple of 16 bytes or not), and that
+# changes when others are dropped. MKL reads this before the first product of a process. It costs no time.
+os.environ.setdefault("MKL_CBWR", "AUTO")
+
 
 class FusedRuns:
     """R models with R optimizers, one update of each per step."""
@@ -47,7 +52,10 @@ class FusedRuns:
         accumulate: int = 1,
         compiled: bool = False,
     ) -> None:
-        """`model` and `optimizer` are stacks of what `singles` (for their settings) and the lists have per member."""
+        """`model` and `optimizer` are stacks of what `singles` (for their settings) and the lists have per member.
+
+        `seeds` has one for each row of the stacks, of which there may be more than members; see `keep`.
+        """
         self.model = model
         self.optimizer = optimizer
         self.objective = objective
@@ -58,7 +66,7 @@ class FusedRuns:
         self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.singles = list(singles)
         self.clip_norms = list(clip_norms)
-        self.rows = len(self.singles)  # of the tensors; the last ones may belong to nobody, see `keep`
+        self.rows = len(seeds)  # of the tensors; the last ones may belong to nobody, see `keep`
         device = next(iter(self.parameters.values())).device
         self.reads_freely = device.type == "cpu"  # the host may look at numbers at every step: nothing to wait for
         self.step_state = attach_stacked_state(model, seeds, device)
@@ -119,6 +127,7 @@ class FusedRuns:
                 hits = self.objective.accuracy(outputs, wanted)[0]
                 correct = hits if correct is None else correct + hits
         if correct is not None:
+            # The host divides, as for a single run: float32 would record 0.7 as 0.699999988.
             self.observations["train/accuracy"] = torch.stack([correct, count.clamp(min=1)], dim=1)
         assert total is not None
         return total

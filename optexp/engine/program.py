@@ -7,6 +7,7 @@ several members in one go answers the same calls, with one entry per member.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -17,13 +18,14 @@ from optexp import streams
 from optexp.datasets.batches import Batch, EvalBatches, TrainBatches
 from optexp.engine import state
 from optexp.engine.clipping import clip
+from optexp.engine.flat import FlatParameters, suits
 from optexp.engine.guard import Divergence, Guard, first_nonfinite
 from optexp.engine.objective import Objective
 from optexp.engine.runtime import Precision
 from optexp.instruments.norms import Scalar, global_norm
 from optexp.instruments.step_size import UpdateRatio, effective_lr
 from optexp.nn import attach_step_state, draw_outside_compilation
-from optexp.optimizers.stepping import unannotated_step
+from optexp.optimizers.stepping import direct_step
 
 Tree = dict[str, Any]
 
@@ -89,10 +91,15 @@ class SingleRun:
             draw_outside_compilation(model)
         self.forward = torch.compile(model) if compiled else model
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.device = self.parameters[0].device
+        self.scaler = precision.scaler if precision.scaler.is_enabled() else None
+        self.casts = precision.dtype is not None or precision.parameter_dtype != torch.float32
+        self.runs_engine = not compiled and _engine_is_as_known()
+        self.one = torch.empty(0)  # the gradient of the loss with respect to itself
         # GradScaler takes the optimizer's flags for itself, so with fp16 the host looks at each loss.
-        self.guard = guard or Guard(optimizer, self._device, on_device=False if precision.scaler.is_enabled() else None)
-        self.apply_update = unannotated_step(optimizer)
-        self.update_ratio = UpdateRatio(self.parameters)
+        self.guard = guard or Guard(optimizer, self.device, on_device=False if self.scaler else None)
+        self.flat: FlatParameters | None = None
+        self._lay_out(flat=self.scaler is None)
         self.step_state = attach_step_state(model)
         self.step_state.seed = seed
         self.draws_globally = not type(model).__module__.startswith("optexp.")
@@ -110,19 +117,19 @@ class SingleRun:
         batch = self.batches.take(step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rates[0]
-        for parameter in self.parameters:
-            parameter.grad = None
+        self._drop_gradients()
         mean_loss = self._backward(batch, step, observed)  # over the batch, in parts when accumulating
-        self.precision.scaler.unscale_(self.optimizer)  # fp16: before anything looks at the gradients
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        on_host = self._reads_freely
+        if self.scaler is not None:  # fp16: before anything looks at the gradients
+            self.scaler.unscale_(self.optimizer)
+        gradients = self._gradients()
+        on_host = self.device.type == "cpu" and not self.guard.on_device  # where there is nothing to wait for
         loss: Scalar = mean_loss.item() if on_host else mean_loss
         norm = global_norm(gradients, on_host)
         if not self.losses:
             self.first_unread = step + 1
         self.losses.append(loss)
         self.norms.append(norm)
-        if not self.guard.allows(loss, 0.0 if self._overflow_can_be_cured else norm):
+        if not self.guard.allows(loss, 0.0 if self._overflow_can_be_cured() else norm):
             found = first_nonfinite(step + 1, [float(loss)], [float(norm)])
             assert found is not None
             self.divergences[0] = found
@@ -131,28 +138,42 @@ class SingleRun:
             clip(gradients, norm, self.clip_norm)
         if observed:
             self.update_ratio.before_step()
-        self._update()
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.apply_update()
         if observed:
             ratio, weight_norm = self.update_ratio.after_step(on_host)
             self.observations |= {"optim/update_ratio": ratio, "optim/weight_norm": weight_norm}
         return []
 
-    def _update(self) -> None:
-        if self.precision.scaler.is_enabled():
-            self.precision.scaler.step(self.optimizer)
-            self.precision.scaler.update()
-        else:
-            self.apply_update()
+    def _lay_out(self, flat: bool) -> None:
+        """Choose how the parameters lie in memory, which decides what updates them."""
+        if self.flat is not None:
+            self.flat.release()
+        self.flat = FlatParameters(self.optimizer) if flat and suits(self.model, self.optimizer) else None
+        self.apply_update = direct_step(self.optimizer) if self.flat is None else self.flat.update
+        self.update_ratio = UpdateRatio(self.parameters if self.flat is None else [self.flat.vector])
 
-    @property
+    def _drop_gradients(self) -> None:
+        if self.flat is not None:
+            self.flat.zero_gradient()
+            return
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _gradients(self) -> list[Tensor]:
+        """Return the gradients of this step, in one piece where that is all of them."""
+        if self.flat is not None:
+            if self.flat.is_whole():
+                return [self.flat.gradient]
+            self._lay_out(flat=False)
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+
     def _overflow_can_be_cured(self) -> bool:
         """Whether a gradient that is not finite may be an overflow of fp16, which a smaller loss scale avoids."""
-        return self.precision.scaler.is_enabled() and self.precision.scaler.get_scale() > 1.0
-
-    @property
-    def _reads_freely(self) -> bool:
-        """Whether the host may read a number at every step: on a CPU there is nothing to wait for."""
-        return self._device.type == "cpu" and not self.guard.on_device
+        return self.scaler is not None and self.scaler.get_scale() > 1.0
 
     def _backward(self, batch: Batch, step: int, observed: bool) -> Tensor:
         """Compute loss and gradients; parts of a batch are weighted by the predictions of the whole."""
@@ -164,15 +185,31 @@ class SingleRun:
             self.step_state.step, self.step_state.micro = step, micro
             if self.draws_globally:
                 torch.manual_seed(streams.key(self.step_state.seed, "global", step, micro))
-            with self.precision.autocast():
-                outputs = self.forward(self.precision.cast(part.inputs))
-                part_loss = self.objective.loss(outputs, self.precision.cast(part.targets), count)
-            self.precision.scaler.scale(part_loss).backward()
+            outputs, part_loss = self._forward(part, count)
+            self._differentiate(part_loss if self.scaler is None else self.scaler.scale(part_loss))
             losses.append(part_loss.detach())
             if observed and self.objective.has_accuracy:
                 counted = torch.stack(self.objective.accuracy(outputs, part.targets))
                 self.accuracy = counted if self.accuracy is None else self.accuracy + counted
         return losses[0] if whole else torch.stack(losses).sum()
+
+    def _forward(self, batch: Batch, count: Tensor | int | None) -> tuple[Tensor, Tensor]:
+        """Return outputs and loss, in the run's precision."""
+        if not self.casts:
+            outputs = self.forward(batch.inputs)
+            return outputs, self.objective.loss(outputs, batch.targets, count)
+        with self.precision.autocast():
+            outputs = self.forward(self.precision.cast(batch.inputs))
+            return outputs, self.objective.loss(outputs, self.precision.cast(batch.targets), count)
+
+    def _differentiate(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those of the parameters."""
+        if not self.runs_engine or type(loss) is not Tensor:
+            loss.backward()
+            return
+        if self.one.shape != loss.shape or self.one.dtype != loss.dtype:
+            self.one = torch.ones_like(loss)
+        _run_engine(loss, self.one)
 
     def _parts(self, batch: Batch) -> list[Batch]:
         inputs, targets = batch.inputs.tensor_split(self.accumulate), batch.targets.tensor_split(self.accumulate)
@@ -201,8 +238,8 @@ class SingleRun:
             correct, number = self.accuracy.tolist()
             values["train/accuracy"] = correct / max(number, 1)
         values |= {tag: float(value) for tag, value in self.observations.items()}
-        if self.precision.scaler.is_enabled():
-            values["optim/loss_scale"] = self.precision.scaler.get_scale()
+        if self.scaler is not None:
+            values["optim/loss_scale"] = self.scaler.get_scale()
         self.losses, self.norms, self.observations, self.accuracy = [], [], {}, None
         return [values]
 
@@ -211,7 +248,7 @@ class SingleRun:
         """Return the mean loss and, except for regression, the accuracy over a split."""
         self.model.eval()
         self._switch_optimizer("eval")
-        sums = torch.zeros(4, dtype=torch.float64, device="cpu" if self._device.type == "mps" else self._device)
+        sums = torch.zeros(4, dtype=torch.float64, device="cpu" if self.device.type == "mps" else self.device)
         for batch in batches:
             with self.precision.autocast():
                 outputs = self.forward(self.precision.cast(batch.inputs))
@@ -235,10 +272,6 @@ class SingleRun:
         if callable(switch):
             switch()
 
-    @property
-    def _device(self) -> torch.device:
-        return self.parameters[0].device
-
     def state(self, member: int) -> Tree:
         """Return model, optimizer, loss scale and the unread part of the current logging interval."""
         return {
@@ -252,11 +285,12 @@ class SingleRun:
         """Take what `state` returned; raises BadInput where names or shapes do not fit this run."""
         state.load_model_state(self.model, tree["model"])
         state.load_optimizer_state(self.model, self.optimizer, tree["optimizer"])
+        self._lay_out(flat=self.scaler is None)
         if tree["scaler"]:
             self.precision.scaler.load_state_dict(tree["scaler"])
         self.first_unread = tree["unread"]["first"]
-        self.losses = [_at(value, self._device) for value in tree["unread"]["losses"]]
-        self.norms = [_at(value, self._device) for value in tree["unread"]["norms"]]
+        self.losses = [_at(value, self.device) for value in tree["unread"]["losses"]]
+        self.norms = [_at(value, self.device) for value in tree["unread"]["norms"]]
 
 
 def _numbers(scalars: Sequence[Scalar]) -> list[float]:
@@ -269,3 +303,23 @@ def _numbers(scalars: Sequence[Scalar]) -> list[float]:
 
 def _at(scalar: Scalar, device: torch.device) -> Scalar:
     return scalar.to(device) if isinstance(scalar, Tensor) else scalar
+
+
+def _run_engine(loss: Tensor, gradient: Tensor) -> None:
+    """Do what `loss.backward(gradient)` does after checking its arguments.
+
+    On a small model the checks, which are made in Python, take a tenth of the time of a step.
+    """
+    engine: Any = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]
+    engine.run_backward((loss,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
+@cache
+def _engine_is_as_known() -> bool:
+    """Return whether this version of torch lets its engine be called so; it is not part of the public interface."""
+    leaf = torch.ones((), requires_grad=True)
+    try:
+        _run_engine(leaf * 3, torch.tensor(2.0))
+    except (AttributeError, TypeError):
+        return False
+    return leaf.grad is not None and leaf.grad.item() == 6

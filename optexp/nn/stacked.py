@@ -110,6 +110,9 @@ class _Products(torch.autograd.Function):
 
 def products(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply x [R, B, ..., in] by each member's matrix [R, out, in], and add its bias [R, out]."""
+    if torch.is_autocast_enabled(x.device.type):  # which cannot look into a Function: its derivative would mix types
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     out: Tensor = _Products.apply(x.flatten(1, -2), weight, bias)
     return out.view(*x.shape[:-1], out.shape[-1])
 
@@ -281,8 +284,9 @@ class _StackedDrop(_Stacked, Drawing):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not any(self.probabilities):
             return x
-        scale = self.scale.to(x.dtype).view(-1, *(1,) * (x.ndim - 1))
-        return torch.where(self.kept(self.mask_shape(x)), x * scale, 0.0)
+        # The factor is never rounded to half precision: a single layer multiplies by a Python number.
+        scale = self.scale.to(torch.promote_types(x.dtype, torch.float32)).view(-1, *(1,) * (x.ndim - 1))
+        return torch.where(self.kept(self.mask_shape(x)), (x * scale).to(x.dtype), 0.0)
 
 
 class StackedDropout(_StackedDrop):
@@ -317,11 +321,10 @@ _POINTWISE = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity, Globa
 
 def select_members(model: nn.Module, rows: Sequence[int]) -> None:
     """Keep the given members of a stacked model, in this order. Gradients are dropped."""
+    for parameter in model.parameters():  # those that several layers share, once
+        parameter.grad = None
+        parameter.data = stacked_tensor([parameter[row] for row in rows])
     for module in model.modules():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                parameter.grad = None
-                parameter.data = stacked_tensor([parameter[row] for row in rows])
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = buffer[list(rows)]
@@ -336,4 +339,5 @@ def attach_stacked_state(model: nn.Module, seeds: Sequence[int], device: torch.d
     for index, layer in enumerate(layers):
         layer.layer_index = index
         layer.state = state
+        layer.to(device)  # the probabilities of a stack are new tensors
     return state

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optexp.errors import BadInput
+from optexp.optimizers.construction import construct
 from optexp.optimizers.groups import parameter_groups
 
 
@@ -32,7 +33,7 @@ def build_optimizer(
     problem: Exception | None = None
     for choice in choices:
         try:
-            optimizer = target([dict(group) for group in groups], **choice)
+            optimizer = construct(target, [dict(group) for group in groups], **choice)
         except (
             RuntimeError,
             ValueError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -20,9 +21,8 @@ class GroupConsole:
         self.members = members
         self._total_steps = total_steps
         self._name = name
-        self._latest: dict[str, dict[str, float]] = {}  # by title; of the members that go on
+        self._latest: dict[str, dict[str, float | int]] = {}  # by title; of the members that go on
         self._printed = 0.0  # seconds since the runs began
-        self._statuses: list[str] = []
 
     def member(self, title: str) -> MemberLines:
         """Return the sink of one member."""
@@ -31,24 +31,23 @@ class GroupConsole:
     def log(self, title: str, row: Row) -> None:
         """Take in a member's row; print when it is time and all members have come to the same step."""
         self._latest.setdefault(title, {}).update(row)
-        if len(self._latest) + len(self._statuses) < self.members:
+        if row["time"] - self._printed < SECONDS_BETWEEN_LINES and row["step"] < self._total_steps:
             return
-        step = min(latest["step"] for latest in self._latest.values())
-        together = len({latest["step"] for latest in self._latest.values()}) == 1
-        if together and (row["time"] - self._printed > SECONDS_BETWEEN_LINES or step == self._total_steps):
+        if {latest["step"] for latest in self._latest.values()} == {row["step"]}:
             self._printed = row["time"]
-            say(f"{self._name}  step {int(step)}/{self._total_steps}  {self._losses()}  {duration(row['time'])}")
+            step = f"step {int(row['step'])}/{self._total_steps}"
+            say(f"{self._name}  {step}  {self._losses()}  {duration(row['time'])}")
 
     def close(self, title: str, status: str, reason: str | None) -> None:
         """Take in how a member ended."""
         self._latest.pop(title, None)
-        self._statuses.append(status)
         if status != "completed":
             say(f"{title}  {status.replace('_', ' ')}  {reason or ''}".rstrip())
 
     def _losses(self) -> str:
         tag = "val/loss" if all("val/loss" in latest for latest in self._latest.values()) else "train/loss"
-        losses = sorted(latest[tag] for latest in self._latest.values() if tag in latest)
+        found = (latest.get(tag, math.nan) for latest in self._latest.values())
+        losses = sorted(loss for loss in found if math.isfinite(loss))
         if not losses:
             return f"{len(self._latest)} members"
         middle = f"median {measured(statistics.median(losses))}, best {measured(losses[0])}"
@@ -63,7 +62,7 @@ class MemberLines:
         self._title = title
 
     def log(self, row: Row) -> None:
-        self._group.log(self._title, {key: float(value) for key, value in row.items()})
+        self._group.log(self._title, row)
 
     def flush(self) -> None:
         """What is to be seen has been shown."""

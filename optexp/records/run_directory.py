@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import yaml
 
 from optexp.errors import BadInput, StorageError
-from optexp.records.files import Write, in_background, sync, write_atomically
+from optexp.records.files import in_background, sync, write_atomically
 from optexp.records.process import is_alive, this_process
 
 RUN_FILE = "run.json"
@@ -59,7 +60,7 @@ class RunRecord:
         """Hold the record of an existing run; use `create` or `reopen`."""
         self.path = path
         self.info = info
-        self._pending: Write | None = None
+        self._pending: Future[None] | None = None
 
     @classmethod
     def create(
@@ -148,21 +149,20 @@ class RunRecord:
         With `wait` false this returns at once and the method `wait` later: many runs that end together then share the
         time the disk takes. Raises StorageError.
         """
-        self.info.update(fields)
         self.wait()
+        self.info.update(fields)
         self._pending = in_background(partial(write_atomically, self.path / RUN_FILE, _json(self.info).encode()))
         if wait:
             self.wait()
 
     def wait(self) -> None:
         """Return when everything is on the disk. Raises StorageError when it could not be written."""
-        if self._pending is not None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
             try:
-                self._pending.result()
+                pending.result()
             except OSError as error:
                 raise StorageError(f"{self.path / RUN_FILE}: {error.strerror}") from error
-            finally:
-                self._pending = None
 
     def finish(self, status: str, reason: str | None, wait: bool = True, **fields: Any) -> None:
         """Record how the run ended. `status`: completed, early_stopped, diverged, interrupted or failed.

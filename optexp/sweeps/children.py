@@ -28,7 +28,7 @@ class Died:
     """A child that ended without an answer."""
 
     reason: str
-    killed: bool  # by a signal that it could not handle: often the system, out of memory
+    killed: bool  # by SIGKILL: most often by the system, out of memory
 
 
 class Children:
@@ -94,7 +94,7 @@ class Children:
             return index, pickle.loads(answer)
         code = os.waitstatus_to_exitcode(status)
         if code < 0:
-            return index, Died(f"the process was ended by {signal.Signals(-code).name}", killed=True)
+            return index, Died(f"the process was ended by {signal.Signals(-code).name}", -code == signal.SIGKILL)
         return index, Died(f"the process ended with exit status {code}", killed=False)
 
     @contextlib.contextmanager

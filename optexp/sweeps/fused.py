@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from optexp.assemble import Training, assemble, sibling
 from optexp.config.hydra_files import HydraFiles
-from optexp.engine.runtime import choose_device, is_small
+from optexp.engine.runtime import choose_device, is_small, keep_freed_memory
 from optexp.errors import BadInput, StorageError, Unstackable
 from optexp.fuse import fuse, group_size, unfusable
 from optexp.recording import Job
@@ -186,6 +186,7 @@ class FusedLauncher:
 
     def _measure(self, group: Group) -> int | Apart:
         """Return how many members one program should train. Runs in a child process."""
+        keep_freed_memory()
         entries = group.entries
         most = -(-len(entries) // min(self._side_by_side(entries), len(entries) // 2))
         try:
@@ -196,6 +197,7 @@ class FusedLauncher:
 
     def _train_program(self, group: Group, entries: Sequence[Entry], resume: bool) -> None:
         """Train members in one program. Runs in a child process."""
+        keep_freed_memory()
         try:
             jobs = [self._job(entry, self._built(group, entry)) for entry in entries]
             numbers = f"{entries[0].record.number}-{entries[-1].record.number}"

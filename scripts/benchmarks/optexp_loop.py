@@ -107,6 +107,9 @@ class Observer:
         self.seconds[int(row["step"])] = time.perf_counter()
         self.losses.append(row["train/loss"])
 
+    def flush(self) -> None:
+        """Nothing waits."""
+
     def close(self, summary: Mapping[str, Any]) -> None:
         """There is nothing to close."""
 

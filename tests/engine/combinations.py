@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
+from fusing import alone, assert_same_runs, together, without_key_biases
+
 STEPS = 50
 
 Words = tuple[str, ...]
@@ -147,3 +149,24 @@ def covering() -> list[tuple[str, ...]]:
         chosen.append(best)
         missing -= pairs(best)
     return chosen
+
+
+COVERING = covering()
+
+
+def assert_same_curves(combination: tuple[str, ...], book: Path) -> None:
+    """In single precision, everything recorded agrees to 1e-5: the loss of every step, for one."""
+    common, variants = words_of(combination, book)
+    fused, single = together(common, variants), alone(common, variants)
+    if combination[0] == "transformer" and combination[1] != "sgd":
+        fused, single = without_key_biases(fused), without_key_biases(single)
+    assert_same_runs(fused, single, rows=1e-5, weights=None)
+
+
+def assert_same_weights(combination: tuple[str, ...], book: Path) -> None:
+    """In double precision, everything recorded and all that a checkpoint would hold agree to 1e-9."""
+    common, variants = words_of(combination, book, "engine.precision=fp64")
+    fused, single = together(common, variants), alone(common, variants)
+    if combination[0] == "transformer" and combination[1] == "lion":
+        fused, single = without_key_biases(fused), without_key_biases(single)
+    assert_same_runs(fused, single, rows=1e-9, weights=1e-9)

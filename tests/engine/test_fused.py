@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
-from combinations import covering, words_of
-from fusing import alone, assert_same_runs, together
+from combinations import ALL, COVERING, DIMENSIONS, assert_same_curves, assert_same_weights
 
-COVERING = covering()
+
+def test_each_two_choices_meet_in_a_combination() -> None:
+    assert len(COVERING) < 40
+    assert set(COVERING) <= set(ALL)
+    for (one, first), (other, second) in itertools.combinations(enumerate(DIMENSIONS), 2):
+        assert {(combination[one], combination[other]) for combination in COVERING} == set(
+            itertools.product(first, second)
+        )
 
 
 @pytest.mark.parametrize("combination", COVERING, ids="-".join)
 def test_loss_curves_in_single_precision(combination: tuple[str, ...], book: Path) -> None:
-    common, variants = words_of(combination, book)
-    assert_same_runs(together(common, variants), alone(common, variants), rows=1e-5, weights=None)
+    assert_same_curves(combination, book)
 
 
 @pytest.mark.parametrize("combination", COVERING, ids="-".join)
 def test_final_weights_in_double_precision(combination: tuple[str, ...], book: Path) -> None:
-    common, variants = words_of(combination, book, "engine.precision=fp64")
-    assert_same_runs(together(common, variants), alone(common, variants), rows=1e-9, weights=1e-9)
+    assert_same_weights(combination, book)

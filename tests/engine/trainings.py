@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,18 +37,24 @@ class Rows:
         return [{key: value for key, value in row.items() if not key.startswith("time")} for row in self.rows]
 
 
+@functools.cache
+def composer() -> Composer:
+    """Return the composer of all tests of a process, which remembers what it has read."""
+    return Composer(OPTIONS)
+
+
 def assembled(*words: str, **nodes: dict[str, Any]) -> Training:
     """Compose, check and assemble a training from override words; `nodes` replace whole groups."""
-    composed = Composer(OPTIONS).compose(words)
+    composed = composer().compose(words)
     composed.config.update(nodes)
     return assemble(composed.config, check_composed(composed), composed.choices)
 
 
 def group(common: Sequence[str], variants: Sequence[Sequence[str]], **nodes: dict[str, Any]) -> list[Training]:
     """Assemble runs that differ in `variants` only, as a sweep does: the first in full, the others as its siblings."""
-    composer, trainings = Composer(OPTIONS), list[Training]()
+    trainings: list[Training] = []
     for variant in variants:
-        composed = composer.compose([*common, *variant])
+        composed = composer().compose([*common, *variant])
         composed.config.update(nodes)
         engine = check_composed(composed)
         if trainings:

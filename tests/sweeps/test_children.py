@@ -1,0 +1,114 @@
+"""Child processes: their answers, their deaths, how many there are, and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optexp.sweeps.children import Children, Died, can_fork
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="children are forked on Linux only")
+
+
+def answer(value: Any) -> Any:
+    return value
+
+
+def end(kind: str) -> None:
+    if kind == "exit":
+        os._exit(7)
+    if kind == "SystemExit":
+        raise SystemExit(3)
+    if kind == "raise":
+        raise ArithmeticError("planted")
+    os.kill(os.getpid(), getattr(signal, kind))
+    time.sleep(10)
+
+
+def results(works: list[Callable[[], Any]], at_most: int = 2) -> dict[int, Any]:
+    return dict(Children().run(works, at_most))
+
+
+def test_every_work_is_answered() -> None:
+    works = [partial(answer, {"number": number, "large": "x" * 300_000}) for number in range(7)]
+    assert {index: value["number"] for index, value in results(works).items()} == {n: n for n in range(7)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "killed"),
+    [
+        ("exit", "the process ended with exit status 7", False),
+        ("SystemExit", "the process ended with exit status 1", False),
+        ("raise", "the process ended with exit status 1", False),
+        ("SIGKILL", "the process was ended by SIGKILL", True),
+        ("SIGSEGV", "the process was ended by SIGSEGV", False),
+        ("SIGTERM", "the process was ended by SIGTERM", False),
+    ],
+)
+def test_a_child_that_dies_takes_nobody_along(kind: str, reason: str, killed: bool) -> None:
+    found = results([partial(answer, 1), partial(end, kind), partial(answer, 2)])
+    assert found == {0: 1, 1: Died(reason, killed), 2: 2}
+
+
+def stamp(folder: Path, name: str) -> None:
+    (folder / f"{name}-begins").write_text(str(time.monotonic()))
+    time.sleep(0.1)
+    (folder / f"{name}-ends").write_text(str(time.monotonic()))
+
+
+@pytest.mark.parametrize("at_most", [1, 3])
+def test_no_more_than_asked_run_at_a_time(tmp_path: Path, at_most: int) -> None:
+    results([partial(stamp, tmp_path, str(number)) for number in range(6)], at_most)
+    begins = sorted(float(file.read_text()) for file in tmp_path.glob("*-begins"))
+    ends = sorted(float(file.read_text()) for file in tmp_path.glob("*-ends"))
+    # The n-th to begin waited for the (n - at_most)-th to end.
+    assert all(ends[n - at_most] <= begins[n] for n in range(at_most, 6))
+
+
+def wait_for_signal(folder: Path, number: int) -> str:
+    received: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    (folder / f"ready-{number}").touch()
+    while not received:
+        time.sleep(0.01)
+    return signal.Signals(received[0]).name
+
+
+def test_signals_are_passed_on_and_nothing_begins_after_one(tmp_path: Path) -> None:
+    children = Children()
+    before = signal.getsignal(signal.SIGTERM)
+
+    def interrupt() -> None:
+        while len(list(tmp_path.glob("ready-*"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getppid(), signal.SIGTERM)
+
+    works = [
+        partial(wait_for_signal, tmp_path, 0),
+        partial(wait_for_signal, tmp_path, 1),
+        interrupt,
+        partial(answer, 3),
+    ]
+    with children.passing_on_signals():
+        found = dict(children.run(works, at_most=3))
+    assert found[0] == found[1] == "SIGTERM"
+    assert 3 not in found
+    assert children.received == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_whoever_stops_listening_leaves_no_children(tmp_path: Path) -> None:
+    running = Children().run([partial(answer, 1), partial(wait_for_signal, tmp_path, 0)], at_most=2)
+    assert next(running) == (0, 1)
+    (process,) = [process for _, process in running.gi_frame.f_locals["self"]._running.values()]
+    running.close()
+    os.waitpid(process, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
