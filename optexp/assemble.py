@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -317,8 +318,8 @@ def _facts(model: nn.Module, dataset: Dataset) -> dict[str, int | None]:
     """
     sample = next(iter(EvalBatches(dataset, dataset.val, "cpu", max_batch=1))).inputs
     counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
-    mode = getattr(flop_counter, "_FlopCounterMode", FlopCounterMode)
-    with without_compiler(mode.__torch_dispatch__), counter:
+    mode: Any = getattr(flop_counter, "_FlopCounterMode", FlopCounterMode)
+    with _in_countable_parts(), without_compiler(mode.__torch_dispatch__), counter:
         outputs = _forward(model, sample, dataset)
     if not isinstance(outputs, torch.Tensor) or outputs.shape[-1] != dataset.num_outputs:
         found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
@@ -327,6 +328,19 @@ def _facts(model: nn.Module, dataset: Dataset) -> dict[str, int | None]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "flops_per_sample": counter.get_total_flops() or None,
     }
+
+
+@contextmanager
+def _in_countable_parts() -> Iterator[None]:
+    """Let torch run LSTMs and encoder layers as the matrix products they are, which are what is counted."""
+    mkldnn, fast = torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = mkldnn
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _forward(model: nn.Module, sample: torch.Tensor, dataset: Dataset) -> Any:

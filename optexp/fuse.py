@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
 import resource
 import time
@@ -83,12 +82,14 @@ def group_size(sample: Sequence[Training], members: int) -> tuple[int, str]:
     """
     alone = _seconds(_alone(sample[0]), sample[0], 1)
     shares: dict[int, float] = {}
-    for size in [size for size in SIZES if size < members] + [min(members, SIZES[-1])]:
+    for size in sorted({*(size for size in SIZES if size < members), min(members, SIZES[-1])}):
         before = _memory_in_use(sample[0].device)
         try:
             program = fuse([sample[index % len(sample)] for index in range(size)])
             shares[size] = _seconds(program, sample[0], size) / size
         except torch.OutOfMemoryError:
+            if not shares:
+                return 0, f"memory is too short for {size} at once"
             break
         except RuntimeError as error:
             if shares:  # the smaller ones could be trained
@@ -97,7 +98,7 @@ def group_size(sample: Sequence[Training], members: int) -> tuple[int, str]:
         grown = _memory_in_use(sample[0].device) - before
         if shares[size] > SMALL_LOSS * min(shares.values()) or 2 * grown > _memory_left(sample[0].device) / 2:
             break
-    least = min(shares.values(), default=math.inf)
+    least = min(shares.values())
     if least > SMALL_GAIN * alone:
         return 0, f"together a step would take {1000 * least:.2g} ms of each, one by one {1000 * alone:.2g} ms"
     return max(size for size, share in shares.items() if share <= SMALL_LOSS * least), ""

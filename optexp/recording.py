@@ -6,7 +6,7 @@ import logging
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,10 @@ class Job:
     command: Sequence[str]
     overrides: Sequence[str] = ()
     member: str | None = None
+
+    @cached_property
+    def config_text(self) -> str:
+        return config_text(self.training.config)
 
 
 class Recorded:
@@ -93,11 +97,16 @@ class Recorded:
                 close()
             except StorageError as error:
                 problem = error
-        self.record.finish(self.ending.status, self.ending.reason, **_summary(self.member, self.ending))
+        self.record.finish(self.ending.status, self.ending.reason, wait=False, **_summary(self.member, self.ending))
         if self.job.member is None:
             result_table(self.job.path, self.record.info, self.job.training.dataset.baselines)
         if problem is not None:
             raise problem
+
+    def wait(self) -> None:
+        """Return when the ending is on the disk. Raises StorageError when it could not be written."""
+        if self.record is not None:
+            self.record.wait()
 
     def abandon(self, status: str, reason: str, details: str = "") -> None:
         """End a run that has begun and not yet ended; `details` go to its log."""
@@ -136,7 +145,7 @@ def _new_record(job: Job, notes: Sequence[str]) -> RunRecord:
         "model": training.model_facts,
         "baselines": training.dataset.baselines,
     }
-    return RunRecord.create(job.path, config, job.command, info)
+    return RunRecord.create(job.path, config, job.command, info, text=job.config_text)
 
 
 def _files(job: Job, resumed_at: int | None) -> list[Sink]:
@@ -147,7 +156,7 @@ def _files(job: Job, resumed_at: int | None) -> list[Sink]:
     events = TensorBoard(
         path / "tensorboard",
         hparams=_hparams(training),
-        config_yaml=config_text(training.config),
+        config_yaml=job.config_text,
         command=shlex.join(job.command),
         purge_step=None if resumed_at is None else resumed_at + 1,
     )

@@ -68,6 +68,9 @@ def execute_together(jobs: Sequence[Job], program: Program, name: str = "", resu
     except KeyboardInterrupt:
         for run in runs:
             run.abandon("interrupted", "received SIGINT")
+    finally:
+        for run in runs:
+            run.wait()
     return [_result(run, interruption) for run in runs]
 
 

@@ -27,6 +27,38 @@ def test_uniform_is_the_published_hash_of_key_and_counter() -> None:
     assert streams.uniform(key, (5, 10)).flatten().tolist() == expected
 
 
+KEYS = [streams.key(seed, "dropout", index) for seed in range(40) for index in range(5)] + [
+    0,
+    1,
+    2**63 - 1,
+    2**31,
+    2**32,
+]
+
+
+def test_halves_are_the_low_and_the_high_32_bits() -> None:
+    halves = streams.halves(KEYS)
+    assert halves.shape == (len(KEYS), 2)
+    assert halves.dtype == torch.int32
+    for stream, (low, high) in zip(KEYS, halves.tolist(), strict=True):
+        assert (low & MASK) + ((high & MASK) << 32) == stream
+
+
+def test_numbers_of_many_streams_are_bitwise_those_of_each() -> None:
+    """The leading axes are those of the keys: any number of them, none too."""
+    expected = torch.stack([streams.uniform(stream, (3, 7)) for stream in KEYS])
+    assert torch.equal(streams.uniform(streams.halves(KEYS), (3, 7)), expected)
+    pairs = streams.halves(KEYS[:6]).view(3, 2, 2)
+    assert torch.equal(streams.uniform(pairs, (3, 7)), expected[:6].view(3, 2, 3, 7))
+    assert torch.equal(streams.uniform(pairs[0, 1], (3, 7)), expected[1])
+    assert streams.uniform(pairs, ()).shape == (3, 2)
+
+
+def test_numbers_of_many_streams_can_be_drawn_inside_of_vmap() -> None:
+    drawn = torch.vmap(lambda stream: streams.uniform(stream, (3, 7)))(streams.halves(KEYS))
+    assert torch.equal(drawn, torch.stack([streams.uniform(stream, (3, 7)) for stream in KEYS]))
+
+
 def test_uniform_depends_on_nothing_but_key_and_position() -> None:
     key = streams.key(0, "augment", 5)
     torch.manual_seed(1)

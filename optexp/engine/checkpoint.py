@@ -12,6 +12,7 @@ Training waits for a copy of the state in memory and not for the disk: hashing a
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import math
@@ -160,6 +161,8 @@ class Snapshot:
         return cls(step, file)
 
 
+_DATA_FILE = re.compile(r"step-[\w-]+\.safetensors")
+_LEFT_BEHIND = re.compile(r"\.step-[\w-]+\.safetensors\.tmp")
 _pending: dict[str, Future[None]] = {}
 """Folder to the save that is not known to be finished; at most one, so that saves of a run keep their order."""
 
@@ -224,12 +227,14 @@ class Checkpoints:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-            for unnamed in {*before.values()} - {*named.values(), None}:
-                os.unlink(f"{path}/{unnamed}")
+            if None not in named.values():  # else who knows which file the damaged one named
+                for unnamed in {*before.values()} - {*named.values(), None}:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(f"{path}/{unnamed}")
         except OSError as error:
             raise StorageError(f"cannot write the checkpoint to {self.folder}: {error.strerror or error}") from error
         self._named = named
-        self._damaged -= {*names}
+        self._damaged.clear()
 
     def _manifests(self) -> dict[str, str | None]:
         """Return which file each manifest names, None where it is damaged, and delete what a crash has left."""
@@ -237,12 +242,14 @@ class Checkpoints:
         named: dict[str, str | None] = {}
         for path in self.folder.glob("*.json"):
             try:
-                named[path.stem] = None if path.stem in self._damaged else json.loads(path.read_text())["file"]
+                file = json.loads(path.read_text())["file"]
+                intact = path.stem not in self._damaged and _DATA_FILE.fullmatch(file)
             except (ValueError, KeyError, TypeError):
-                named[path.stem] = None
-        if None not in named.values():  # else who knows which file the damaged one named
+                intact = None
+            named[path.stem] = file if intact else None
+        if None not in named.values():
             for file in os.listdir(self._path):
-                if re.fullmatch(r"step-.*\.safetensors|\.step-.*\.tmp", file) and file not in named.values():
+                if (_DATA_FILE.fullmatch(file) or _LEFT_BEHIND.fullmatch(file)) and file not in named.values():
                     os.unlink(f"{self._path}/{file}")
         return named
 
@@ -303,8 +310,9 @@ def weights_of(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Return whether every element of every tensor is finite (one synchronization, when they are)."""
-    floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+    """Return whether every element of tensors on one device is finite (one synchronization, when they are)."""
+    floats = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+    floats = [tensor for tensor in floats if tensor.is_floating_point()]
     # One nan or infinite number makes a sum so, and sums take a tenth of the time. A sum may also overflow.
     if not floats or math.isfinite(torch.stack([tensor.sum(dtype=torch.float32) for tensor in floats]).sum()):
         return True

@@ -78,6 +78,8 @@ class FlatParameters:
         self._rule: Optimizer = construct(type(optimizer), own)
         self._rule._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]  # looks for CUDA
         self._step = direct_step(self._rule)
+        groups = zip(optimizer.param_groups, self._rule.param_groups, strict=True)
+        self._synchronized = [(settings, own, own["params"]) for settings, own in groups]
         for group in self._groups:
             self._load_state(group)
         self._gradients = [self._place(group, section) for group in self._groups for section in group.sections]
@@ -130,17 +132,18 @@ class FlatParameters:
 
         torch skips a parameter without one. In the vector it would be a gradient of zero, which decays and moves on.
         """
-        versions = [gradient._version for gradient in self._gradients]
-        self._received = [new != old for new, old in zip(versions, self._versions, strict=True)]
-        self._versions = versions
-        in_place = [parameter.data_ptr() for parameter in self._parameters] == self._addresses
-        return all(self._received) and in_place and self._optimizer.state.get(self._parameters[0]) is self._shown
+        before, self._versions = self._versions, {gradient._version for gradient in self._gradients}
+        received = len(self._versions) == 1 and self._versions != before
+        first = self._parameters[0]  # what moves a model or loads a state does so with all of it
+        in_place = first.data_ptr() == self._addresses[0] and self._optimizer.state.get(first) is self._shown
+        return received and in_place
 
     def update(self) -> None:
         """Take the optimizer's step, with its settings as they are now."""
         self._rule.found_inf = vars(self._optimizer).get("found_inf")  # type: ignore[attr-defined]  # see the guard
-        for group, own in zip(self._groups, self._rule.param_groups, strict=True):
-            own.update(group.settings, params=[group.vector])
+        for settings, own, vectors in self._synchronized:
+            own.update(settings)
+            own["params"] = vectors
         self._step()
         if not self._shows:
             self._show_state()

@@ -70,6 +70,8 @@ class FusedRuns:
         device = next(iter(self.parameters.values())).device
         self.reads_freely = device.type == "cpu"  # the host may look at numbers at every step: nothing to wait for
         self.step_state = attach_stacked_state(model, seeds, device)
+        if compiled:  # a key is a hash of the step, which torch.compile would take for a constant and compile anew
+            self.step_state.streams = torch.compiler.disable(self.step_state.streams)  # type: ignore[method-assign]
         self.divergences: dict[int, Divergence] = {}
         self.learning_rates = [0.0] * len(self.singles)
         # [R] of every step since the first that some member has not read yet; what a member has read is its own count.
@@ -265,11 +267,13 @@ class FusedRuns:
 
         All members must be loaded before the next step, and have taken the same number of steps.
         """
-        own = {name: value[member] for name, value in self.model.state_dict().items()}
-        state.check_fits(own, tree["model"])
-        for name, value in own.items():
-            value.copy_(tree["model"][name])
-        self.optimizer.load_member_state(member, tree["optimizer"])
+        nobodys = range(self.members, self.rows) if member == self.members - 1 else ()  # copies of the last member
+        for row in (member, *nobodys):
+            own = {name: value[row] for name, value in self.model.state_dict().items()}
+            state.check_fits(own, tree["model"])
+            for name, value in own.items():
+                value.copy_(tree["model"][name])
+            self.optimizer.load_member_state(row, tree["optimizer"])
         unread = tree["unread"]
         self.first_step = self.unread[member] = unread["first"]
         count = len(unread["losses"])

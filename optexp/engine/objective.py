@@ -84,10 +84,10 @@ class StackedObjective:
             return F.mse_loss(outputs, targets, reduction="none").flatten(1).sum(1) / count
         if not any(self.label_smoothing):
             return _cross_entropy(outputs, targets) / count
-        logp, members = F.log_softmax(outputs, -1), len(targets)
+        logp, members = F.log_softmax(_exact(outputs), -1), len(targets)
         likelihood = F.nll_loss(logp.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="none")
         uniform = torch.where(targets == IGNORED, 0.0, -logp.mean(-1))
-        smoothing = logp.new_tensor(self.label_smoothing)  # with autocast more exact than the outputs
+        smoothing = logp.new_tensor(self.label_smoothing)
         sharp, smooth = likelihood.view(members, -1).sum(1), uniform.flatten(1).sum(1)
         return ((1 - smoothing) * sharp + smoothing * smooth) / count
 

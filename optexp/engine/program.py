@@ -108,7 +108,7 @@ class SingleRun:
         self.first_unread = 1  # the step (from 1) of the first of them
         self.norms: list[Scalar] = []
         self.observations: dict[str, Scalar] = {}
-        self.accuracy: Tensor | None = None  # [correct, number] of the observed step
+        self.hits: list[tuple[Tensor, Tensor]] = []  # correct predictions and all, of the parts of observed steps
         model.train()
         self._switch_optimizer("train")
 
@@ -189,8 +189,7 @@ class SingleRun:
             self._differentiate(part_loss if self.scaler is None else self.scaler.scale(part_loss))
             losses.append(part_loss.detach())
             if observed and self.objective.has_accuracy:
-                counted = torch.stack(self.objective.accuracy(outputs, part.targets))
-                self.accuracy = counted if self.accuracy is None else self.accuracy + counted
+                self.hits.append(self.objective.accuracy(outputs, part.targets))
         return losses[0] if whole else torch.stack(losses).sum()
 
     def _forward(self, batch: Batch, count: Tensor | int | None) -> tuple[Tensor, Tensor]:
@@ -234,13 +233,13 @@ class SingleRun:
                 values["optim/clipped"] = sum(norm > self.clip_norm for norm in norms) / len(norms)
         lr = float(self.optimizer.param_groups[0]["lr"])
         values |= {"optim/lr": lr, "optim/effective_lr": effective_lr(self.optimizer, lr)}
-        if self.accuracy is not None:
-            correct, number = self.accuracy.tolist()
+        if self.hits:
+            correct, number = (sum(count.item() for count in counts) for counts in zip(*self.hits, strict=True))
             values["train/accuracy"] = correct / max(number, 1)
         values |= {tag: float(value) for tag, value in self.observations.items()}
         if self.scaler is not None:
             values["optim/loss_scale"] = self.scaler.get_scale()
-        self.losses, self.norms, self.observations, self.accuracy = [], [], {}, None
+        self.losses, self.norms, self.observations, self.hits = [], [], {}, []
         return [values]
 
     @torch.no_grad()

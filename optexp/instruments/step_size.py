@@ -39,7 +39,8 @@ class UpdateRatio:
     def after_step(self, on_host: bool = False) -> tuple[Scalar, Scalar]:
         """Return (update ratio, weight norm before the step), on the device or as floats; see `global_norm`."""
         weight_norm = global_norm(self._before, on_host)
-        update_norm = global_norm(list(torch._foreach_sub(self._parameters, self._before)), on_host)
+        torch._foreach_sub_(self._before, self._parameters)
+        update_norm = global_norm(self._before, on_host)
         self._before = []
         if isinstance(weight_norm, float) and weight_norm == 0:
             return math.inf, weight_norm

@@ -86,7 +86,7 @@ class _Stacked(nn.Module):
 class _Products(torch.autograd.Function):
     """x [R, N, in] and weights [R, out, in] to [R, N, out], one batched product each for result and gradients.
 
-    torch's own derivative of `bmm` gives the gradient of transposed weights with its axes the other way round in memory,
+    torch's own derivative of `bmm` gives the gradient of transposed weights with its axes swapped in memory,
     and autograd then copies it: a quarter of the time of a step of small layers.
     """
 

@@ -44,7 +44,19 @@ def unannotated_step(optimizer: Optimizer) -> Callable[[], Any]:
     if not is_plain(optimizer):
         return lambda: optimizer.step()
     inner = type(optimizer).step.__wrapped__  # type: ignore[attr-defined]
-    return lambda: inner(optimizer)
+    if getattr(inner, "__code__", None) is not _SETS_GRADIENT_MODE:
+        return lambda: inner(optimizer)
+    rule, differentiable = inner.__wrapped__, optimizer.defaults["differentiable"]
+
+    def step() -> Any:
+        with torch.set_grad_enabled(differentiable):
+            return rule(optimizer)
+
+    return step
+
+
+# torch's own rules lie in a second wrapper, which does the same and imports torch's compiler for it.
+_SETS_GRADIENT_MODE = torch_optimizer._use_grad_for_differentiable(lambda: None).__code__
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,7 @@ class FusedStep:
         self._torchs_step = unannotated_step(optimizer)
         self._groups: list[_Group] = []
         self._counts: Tensor | None = None  # of the steps taken, for every parameter
+        self._no_grad = torch.no_grad()  # making one takes longer than using it
         self._first_state: Any = None  # of the parameter that comes first: another object when another state is loaded
 
     @staticmethod
@@ -99,9 +112,9 @@ class FusedStep:
             self._torchs_step()
             return
         found_inf = vars(optimizer).get("found_inf")  # 1 keeps the kernel from updating; see engine/guard.py
-        with torch.no_grad():
+        with self._no_grad:
             if self._counts is not None:
-                self._counts.add_(1)
+                self._counts.add_(self._ones)
             for group, of_group in zip(self._groups, gradients, strict=True):
                 self._kernel(group, of_group, found_inf)
             if self._counts is not None and found_inf is not None:
@@ -117,6 +130,7 @@ class FusedStep:
             return  # some parameter has not had a gradient yet
         if "step" in states[0]:
             self._counts = torch.stack([state["step"] for state in states])
+            self._ones = torch.ones_like(self._counts)  # a plain 1 is made a tensor at every step, which takes longer
             for state, count in zip(states, self._counts.unbind(), strict=True):
                 state["step"] = count
         for group in groups:

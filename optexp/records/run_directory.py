@@ -74,9 +74,8 @@ class RunRecord:
         """Begin the record of a new run in the existing directory `path`: `config.yaml`, then `run.json`.
 
         `config` is the resolved config as plain values, `command` the argv, `info` whatever is known already
-        (seed, overrides, environment, ...), `text` the config as `config_text` writes it, where the caller has it
-        already. Raises BadInput when the directory already holds a run, StorageError
-        when it cannot be written.
+        (seed, overrides, environment, ...), `text` the config as `config_text` writes it, where the caller has that
+        already. Raises BadInput when the directory already holds a run, StorageError when it cannot be written.
         """
         command_line = shlex.join(command)
         started = _now()

@@ -83,6 +83,49 @@ def test_any_step_can_be_taken_at_any_time(kind: str, count: int) -> None:
         assert not torch.equal(batch.inputs, other.take(step).inputs)
 
 
+KINDS = {
+    "vectors": {"kind": "vectors"},
+    "images": {"kind": "images"},
+    "cropped images": {"kind": "images", "augmentation": Augmentation(crop=2)},
+    "cropped and mirrored images": {"kind": "images", "augmentation": Augmentation(crop=1, flip=True)},
+    "tokens": {"kind": "tokens", "count": 50},
+}
+
+
+@pytest.mark.parametrize("hosted", [False, True])
+@pytest.mark.parametrize("seeds", [[5, 6, 7], [5, 6, 5], [5, 5, 5], [9]])
+@pytest.mark.parametrize("name", KINDS)
+def test_stacked_batches_are_bitwise_those_of_each_seed(
+    name: str, seeds: list[int], hosted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over several epochs of 23 samples (11 windows of tokens), with batches that begin in one and end in the next."""
+    if hosted:
+        monkeypatch.setattr(batches, "_fits", lambda tensor, device: False)
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    dataset, device = small(**KINDS[name]), "cpu:0" if hosted else "cpu"  # type: ignore[arg-type]
+    first = TrainBatches(dataset, 7, seeds[0], device)
+    members = [first, *(first.of_seed(seed) for seed in seeds[1:])]
+    alone = [TrainBatches(dataset, 7, seed, device) for seed in seeds]
+    for step in (0, 1, 2, 3, 11, 4):
+        found, expected = TrainBatches.stacked(members, step), [one.take(step) for one in alone]
+        for values, wanted in zip(found, zip(*expected, strict=True), strict=True):
+            assert torch.equal(values, torch.stack(wanted))
+            assert values.dtype == wanted[0].dtype
+            assert [row.stride() for row in values] == [one.stride() for one in wanted]
+
+
+def test_batches_of_another_seed_share_the_data_and_nothing_else() -> None:
+    dataset = small("images")
+    first = TrainBatches(dataset, 7, 5, "cpu")
+    first.take(0)
+    other = first.of_seed(6)
+    assert other._store is first._store
+    assert other.steps_per_epoch == first.steps_per_epoch
+    assert torch.equal(other.take(4).inputs, TrainBatches(dataset, 7, 6, "cpu").take(4).inputs)
+    assert torch.equal(first.take(1).inputs, TrainBatches(dataset, 7, 5, "cpu").take(1).inputs)
+    assert first.of_seed(5) is first
+
+
 def test_vectors_and_targets_belong_together() -> None:
     dataset = small("vectors")
     train = TrainBatches(dataset, 9, seed=0, device="cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,9 +108,9 @@ def drive(
     return runs
 
 
-def saved(folder: Path, count: int, name: str = "last") -> Start:
-    """Read the checkpoints that `drive` wrote to a folder."""
-    loaded = [Checkpoints(folder / str(number)).load(name) for number in range(count)]
+def saved(folder: Path, members: Iterable[int | str]) -> Start:
+    """Read the last checkpoints of these members, which `drive` wrote to folders of their numbers."""
+    loaded = [Checkpoints(folder / str(member)).load("last") for member in members]
     steps = {found[0] for found in loaded if found}
     assert len(steps) == 1
     return Start(steps.pop(), [found[1] for found in loaded if found])
@@ -184,7 +184,7 @@ def assert_same_tree(actual: Any, expected: Any, tolerance: float, where: str) -
             if not (key == "first" and not expected["losses"]):  # the first unread step, when there is one
                 assert_same_tree(actual[key], value, tolerance, f"{where}, {key}")
     elif isinstance(expected, list | tuple):
-        assert isinstance(actual, type(expected)), where
+        assert isinstance(actual, list | tuple), where  # a checkpoint makes lists of tuples
         assert len(actual) == len(expected), where
         for index, value in enumerate(expected):
             assert_same_tree(actual[index], value, tolerance, f"{where}, {index}")

@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from optexp.engine.checkpoint import Checkpoints, Snapshot, pack, unpack, weights_of
+from optexp.engine.checkpoint import Checkpoints, Snapshot, all_finite, pack, unpack, weights_of
 from optexp.errors import BadInput, StorageError
 
 
@@ -312,6 +312,45 @@ def test_a_snapshot_of_a_device_is_that_of_the_host() -> None:
         tensor.zero_()
     found = safetensors.torch.load(snapshot.file.numpy().tobytes())
     assert all(found[name].equal(tensor) for name, tensor in state.items())
+
+
+def test_a_manifest_that_names_a_foreign_file_deletes_nothing(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    save(checkpoints, 10, tree(1.0), ["last"])
+    (tmp_path / "precious").write_text("x")
+    manifest = json.loads((tmp_path / "checkpoints" / "last.json").read_text())
+    for name in ("last", "previous"):
+        (tmp_path / "checkpoints" / f"{name}.json").write_text(json.dumps(manifest | {"file": "../precious"}))
+    again = Checkpoints(tmp_path / "checkpoints")
+    for step in (20, 30, 40):
+        save(again, step, tree(step / 10), ["last"])
+    assert (tmp_path / "precious").exists()
+    loaded = again.load("last")
+    assert loaded is not None
+    assert loaded[0] == 40
+
+
+def test_a_data_file_that_is_gone_does_not_stop_a_save(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 10, tree(1.0), ["last"])
+    next(tmp_path.glob("step-00000010-*")).unlink()
+    for step in (20, 30):
+        save(checkpoints, step, tree(step / 10), ["last"])
+    assert sorted(path.name[:13] for path in tmp_path.glob("step-*")) == ["step-00000020", "step-00000030"]
+
+
+def test_all_finite() -> None:
+    large = torch.full((3,), 3e38)
+    assert all_finite([])
+    assert all_finite([torch.arange(3), large, -large, torch.zeros(0), torch.ones(2, dtype=torch.complex64)])
+    assert all_finite([torch.full((100_000,), 60_000.0, dtype=torch.float16)])
+    assert all_finite([torch.tensor(1e300, dtype=torch.float64)])
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64):
+            tensor = torch.ones(2, 50_000, dtype=dtype)
+            tensor[1, 777] = bad
+            assert not all_finite([large, tensor])
+    assert not all_finite([torch.tensor([float("inf"), float("-inf")])])
 
 
 def test_what_a_crash_has_left_is_deleted(tmp_path: Path) -> None:

@@ -27,8 +27,15 @@ MODELS = {
         *("model=transformer", "model.layers=1", "model.width=10", "model.heads=2", "model.dropout=0.2"),
         *("dataset=text", "dataset.path={book}", "dataset.context_length=7", "dataset.batch_size=3"),
     ),
+    "foreign": ("trust=[foreign]", "model=foreign", "dataset=stripes", "dataset.batch_size=5"),
 }
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")
+OPTIMIZERS = {
+    "linear": ("sgd",),
+    "mlp": ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion"),
+    "resnet": ("rmsprop", "sgd"),
+    "transformer": ("lion", "adam"),
+    "foreign": ("sgd",),
+}
 
 # Five members of three seeds, with and without clipping.
 FIVE = [
@@ -60,12 +67,12 @@ def states(program: FusedRuns) -> list[Tree]:
     return [copy.deepcopy(program.state(member)) for member in range(program.members)]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("model", MODELS)
 def test_those_who_stay_do_not_notice_those_who_go(model: str, threads: int, book: Path) -> None:
     """Five members, then [0, 2, 3, 4] of them, [0, 3, 4], [3, 4], and in the end one; with each optimizer."""
     torch.set_num_threads(threads)
-    for optimizer in OPTIMIZERS[:: 1 if threads == 1 else 3]:
+    for optimizer in OPTIMIZERS[model]:
         trainings = group(words_of(model, optimizer, book), FIVE)
         rates = [training.base_lr for training in trainings]
         undisturbed, left = fuse(trainings), fuse(trainings)
@@ -112,10 +119,8 @@ def poisoned(member: int, step: int, value: float) -> Callable[[Sequence[TrainBa
     return stacked
 
 
-IMAGES = [
-    *("model=resnet", "model.width=3", "dataset.batch_size=5", "engine.max_steps=20", "engine.log_every=4"),
-    "engine.eval_every=8",
-]
+RESNET = [*MODELS["resnet"], "engine.max_steps=20", "engine.eval_every=8"]
+MLP = [*MODELS["mlp"], "engine.max_steps=20", "engine.log_every=4", "engine.eval_every=4"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -124,7 +129,7 @@ def test_a_diverged_member_is_frozen_and_the_others_go_on(
     value: float, log_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The poison is in the data of step 10. Its member ends there, with the rows that its single run would have."""
-    common = [*IMAGES, f"engine.log_every={log_every}"]
+    common = [*RESNET, f"engine.log_every={log_every}"]
     clean = together(common, FIVE)
     monkeypatch.setattr(TrainBatches, "stacked", staticmethod(poisoned(2, 9, value)))
     found = together(common, FIVE)
@@ -155,9 +160,7 @@ def test_a_diverged_member_is_frozen_and_the_others_go_on(
     ],
 )
 def test_one_that_ends_early_ends_as_alone_and_changes_no_other(words: tuple[str, ...], reason: str) -> None:
-    common = [*IMAGES, "engine.early_stopping_patience=3", "engine.eval_every=4", "engine.evaluate_test=true"]
-    common += ["model=mlp", "model.hidden=[33,7]", "~model.width"]
-    common = [word for word in common if word not in ("model=resnet", "model.width=3", "~model.width")]
+    common = [*MLP, "engine.early_stopping_patience=3", "engine.evaluate_test=true"]
     others = [FIVE[0], FIVE[1], FIVE[3], FIVE[4]]
     for place in (0, 2, 4):
         variants: list[Any] = [*others[:place], ("seed=2", *words), *others[place:]]
@@ -174,8 +177,7 @@ def test_one_that_ends_early_ends_as_alone_and_changes_no_other(words: tuple[str
 
 def test_each_ends_at_its_own_time() -> None:
     """Four of five end at four different steps, for two reasons; each as it does alone, down to the last one left."""
-    common = ["model=mlp", "model.hidden=[33,7]", "dataset.batch_size=5", "engine.max_steps=24", "engine.log_every=5"]
-    common += ["engine.early_stopping_patience=2", "engine.eval_every=3", "optimizer.momentum=0"]
+    common = [*MLP, "engine.early_stopping_patience=2", "engine.eval_every=3", "optimizer.momentum=0"]
     variants = [
         ("optimizer.lr=1e30", "schedule=constant", "seed=1"),
         ("optimizer.lr=0", "seed=2"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,8 +87,8 @@ def test_half_precision_agrees_as_far_as_it_goes(words: tuple[str, ...], book: P
     variants = (("seed=1",), ("seed=2", "engine.label_smoothing=0.1"))
     for fused, single in zip(together(common, variants), alone(common, variants), strict=True):
         for row, wanted in zip(fused.rows, single.rows, strict=True):
-            assert row["train/loss"] == pytest.approx(wanted["train/loss"], rel=0.01), row["step"]
-        assert fused.rows[0]["optim/grad_norm"] == pytest.approx(single.rows[0]["optim/grad_norm"], rel=0.01)
+            assert row["train/loss"] == pytest.approx(wanted["train/loss"], rel=0.02), row["step"]
+        assert fused.rows[0]["optim/grad_norm"] == pytest.approx(single.rows[0]["optim/grad_norm"], rel=0.05)
         assert {value.dtype for value in fused.state["model"].values()} <= {torch.float32, torch.int64}
 
 
@@ -99,3 +101,26 @@ def test_the_runs_are_not_touched_by_being_fused() -> None:
         assert not training.optimizer.state
         for name, value in fresh.model.state_dict().items():
             assert value.equal(training.model.state_dict()[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_a_compiled_program_computes_the_same_and_is_compiled_once(book: Path) -> None:
+    """The key of a dropout mask changes with the step; it must not be compiled in."""
+    from torch._dynamo.utils import counters
+
+    common = [*(word.format(book=book) for word in TRANSFORMER), "engine.max_steps=10", "engine.log_every=3"]
+    single = alone(common, SEEDS)
+    trainings = group([*common, "engine.compile=true"], SEEDS)
+    program = fuse(trainings)
+    step, graphs = program.step, []
+
+    def counted(*arguments: Any) -> list[int]:
+        found = step(*arguments)
+        graphs.append(counters["stats"]["unique_graphs"])
+        return found
+
+    program.step = counted  # type: ignore[method-assign]
+    assert_same_runs(drive(program, trainings), single, rows=1e-5, weights=None)
+    assert graphs[0] > 0
+    assert graphs[1:] == graphs[1:2] * 9

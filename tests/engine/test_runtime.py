@@ -45,6 +45,33 @@ def test_a_device_that_is_not_there_is_bad_input() -> None:
         runtime.choose_device("cuda")
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "computed"),
+    [
+        ("fp32", torch.float32, torch.float32),
+        ("bf16", torch.float32, torch.bfloat16),
+        ("fp16", torch.float32, torch.float16),
+        ("fp64", torch.float64, torch.float64),
+    ],
+)
+def test_what_a_precision_is_for_weights_batches_and_products(
+    name: str, parameters: torch.dtype, computed: torch.dtype
+) -> None:
+    precision = runtime.Precision(name, torch.device("cpu"))
+    assert precision.parameter_dtype == parameters
+    assert precision.scaler.is_enabled() == (name == "fp16")
+    assert precision.cast(torch.ones(2)).dtype == parameters
+    assert precision.cast(torch.ones(2, dtype=torch.int64)).dtype == torch.int64, "tokens and classes stay integers"
+    layer = torch.nn.Linear(3, 3).to(precision.parameter_dtype)
+    with precision.autocast():
+        assert layer(precision.cast(torch.ones(2, 3))).dtype == computed
+
+
+def test_a_device_without_64_bit_numbers_is_bad_input() -> None:
+    with pytest.raises(BadInput, match=r"engine\.precision=fp64: .* allowed are fp32, bf16 and fp16"):
+        runtime.Precision("fp64", torch.device("mps"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_a_request_and_handlers_come_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)

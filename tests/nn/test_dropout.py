@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from optexp import nn
+from optexp.nn.dropout import StackedStepState
 
 
 def mask(layer: nn.Module, shape: tuple[int, ...] = (64, 50)) -> Tensor:
@@ -53,6 +54,20 @@ def test_same_state_same_mask() -> None:
         torch.manual_seed(state.step)  # torch's own generator has no say
         assert torch.equal(mask(first), mask(second))
         assert torch.equal(mask(first), mask(first))
+
+
+def test_the_state_of_many_runs_draws_what_each_draws() -> None:
+    seeds = [4, 0, 4, 2**62]
+    together = StackedStepState(seeds, torch.device("cpu"))
+    for together.step, together.micro in itertools.product((0, 3), (0, 1)):
+        for layer in (0, 2):
+            drawn = together.uniform("dropout", layer, (5, 6))
+            assert drawn.shape == (4, 5, 6)
+            for row, seed in enumerate(seeds):
+                alone = nn.StepState(seed, together.step, together.micro)
+                assert torch.equal(drawn[row], alone.uniform("dropout", layer, (5, 6), torch.device("cpu")))
+            assert torch.equal(drawn[0], drawn[2]), "equal seeds, equal numbers"
+            assert not torch.equal(drawn[0], drawn[1])
 
 
 def test_different_state_different_mask() -> None:

@@ -36,7 +36,9 @@ SHIPPED: dict[str, list[Make]] = {
     "transformer": [lambda: Transformer(11, 7, 2, 8, 2, 0.3), lambda: Transformer(11, 7, 1, 12, 3, tied=False)],
     "gpt2_small": [lambda: Transformer(11, 7, 3, 24, 12)],
 }
-MODELS = [pytest.param(make, id=f"{name}{index}") for name, kinds in SHIPPED.items() for index, make in enumerate(kinds)]
+MODELS = [
+    pytest.param(make, id=f"{name}{index}") for name, kinds in SHIPPED.items() for index, make in enumerate(kinds)
+]
 
 
 def test_every_shipped_model_is_compared_here() -> None:

@@ -23,11 +23,11 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_entries_are_written_when_a_tenth_of_a_second_has_passed(tmp_path: Path, seconds: list[float]) -> None:
+def test_entries_are_written_when_half_a_second_has_passed(tmp_path: Path, seconds: list[float]) -> None:
     path = tmp_path / "file"
     file = GrowingFile(path, str.encode)
     contents = []
-    for entry, passed in (("a", 0.0), ("b", 0.03), ("c", 0.03), ("d", 0.05), ("e", 0.09), ("f", 3.0), ("g", 0.0)):
+    for entry, passed in (("a", 0.0), ("b", 0.2), ("c", 0.2), ("d", 0.2), ("e", 0.49), ("f", 3.0), ("g", 0.0)):
         seconds[0] += passed
         file.append(entry)
         contents.append(path.read_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from stacks import MEMBERS, SHAPES, Race
+from races import MEMBERS, SHAPES, Race
 from torch import nn
 
 from optexp.optimizers.stacked.adagrad import Adagrad

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytorch_optimizer
 import torch
-from stacks import (
+from races import (
     ALIKE,
     GROUPS,
     MEMBERS,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from stacks import ALIKE, MEMBERS, RULES, Race, assert_bitwise, close, everything
+from races import ALIKE, MEMBERS, RULES, Race, assert_bitwise, close, everything
 from torch import nn
 
 from optexp.optimizers.stacked import kernels, stacked_rule

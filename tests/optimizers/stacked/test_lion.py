@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytorch_optimizer
 import torch
-from stacks import MEMBERS, Race
+from races import MEMBERS, Race
 from torch import nn
 
 from optexp.optimizers.stacked import settings_of

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from stacks import Race
+from races import Race
 from torch import nn
 
 from optexp.optimizers.stacked.rmsprop import RMSprop

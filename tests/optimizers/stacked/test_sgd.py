@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from stacks import Race
+from races import Race
 from torch import nn
 
 from optexp.optimizers.stacked.sgd import SGD
