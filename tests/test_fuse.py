@@ -59,9 +59,9 @@ def test_what_cannot_be_fused_is_known_beforehand(name: str) -> None:
 
 def test_settings_that_must_be_common_are_refused() -> None:
     trainings = group((*MLP, "optimizer=adam"), [("optimizer.amsgrad=true",), ()])
-    with pytest.raises(Unstackable, match="optimizer.amsgrad differs between members"):
+    with pytest.raises(Unstackable, match=r"optimizer\.amsgrad differs between members"):
         fuse(trainings)
-    with pytest.raises(Unstackable, match="optimizer.capturable is true"):
+    with pytest.raises(Unstackable, match=r"optimizer\.capturable is true"):
         fuse(group((*MLP, "optimizer=rmsprop", "optimizer.capturable=true"), [(), ("seed=1",)]))
 
 
@@ -69,7 +69,7 @@ def test_a_model_that_draws_by_itself_is_refused_with_the_reason() -> None:
     """torch's dropout asks the global generator, which many runs at once cannot do as each does alone."""
     sample = group(("trust=[foreign]", "model=drawing", *MLP[2:]), [("seed=0",), ("seed=1",)])
     assert unfusable(sample[0]) is None
-    with pytest.raises(Unstackable, match="its model cannot be vectorized: .*random"):
+    with pytest.raises(Unstackable, match=r"its model cannot be vectorized: .*random"):
         group_size(sample, 10)
 
 
@@ -184,7 +184,7 @@ def test_what_fails_at_once_is_a_reason(sample: list[Any], monkeypatch: pytest.M
         raise RuntimeError("vmap: no batching rule\nfor this operator")
 
     Machine(monkeypatch, alone=1, together=together)
-    with pytest.raises(Unstackable, match="^its model cannot be vectorized: vmap: no batching rule$"):
+    with pytest.raises(Unstackable, match=r"^its model cannot be vectorized: vmap: no batching rule$"):
         group_size(sample, 1000)
 
 
@@ -211,5 +211,5 @@ def test_the_time_of_a_step_is_the_shortest_of_a_few(sample: list[Any], monkeypa
             taken.append((*arguments, observed))
             return []
 
-    assert module._seconds(Program(), sample[0], 3) == 3  # type: ignore[arg-type]
+    assert module._seconds(Program(), sample[0], 3) == 3
     assert taken == [(step, [0.05] * 3, False) for step in range(7)]

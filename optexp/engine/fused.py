@@ -2,8 +2,9 @@
 
 Members share nothing but the calls. Each has its own weights, data order, dropout masks, learning rate, clipping norm
 and non-finite check, and its trajectory is that of its single run up to rounding. Dropping members changes not one bit
-of the others, because every operation used here computes a member's numbers in the same way for any number of
-members from two on (tests/engine/test_fused.py); a program therefore never shrinks to one row.
+of the others, because every operation of the layers of optexp.nn computes a member's numbers in the same way for any
+number of members from two on (on CPUs: tests/engine/test_fused_members.py); a program therefore never shrinks to one
+row.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from optexp import streams
 from optexp.datasets.batches import Batch, EvalBatches, TrainBatches
 from optexp.engine import state
 from optexp.engine.clipping import clip
-from optexp.engine.flat import FlatParameters, suits
 from optexp.engine.guard import Divergence, Guard, first_nonfinite
 from optexp.engine.objective import Objective
 from optexp.engine.runtime import Precision
@@ -98,8 +97,8 @@ class SingleRun:
         self.one = torch.empty(0)  # the gradient of the loss with respect to itself
         # GradScaler takes the optimizer's flags for itself, so with fp16 the host looks at each loss.
         self.guard = guard or Guard(optimizer, self.device, on_device=False if self.scaler else None)
-        self.flat: FlatParameters | None = None
-        self._lay_out(flat=self.scaler is None)
+        self.apply_update = direct_step(optimizer) if self.scaler is None else self._scaled_update
+        self.update_ratio = UpdateRatio(self.parameters)
         self.step_state = attach_step_state(model)
         self.step_state.seed = seed
         self.draws_globally = not type(model).__module__.startswith("optexp.")
@@ -117,11 +116,12 @@ class SingleRun:
         batch = self.batches.take(step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rates[0]
-        self._drop_gradients()
+        for parameter in self.parameters:
+            parameter.grad = None
         mean_loss = self._backward(batch, step, observed)  # over the batch, in parts when accumulating
         if self.scaler is not None:  # fp16: before anything looks at the gradients
             self.scaler.unscale_(self.optimizer)
-        gradients = self._gradients()
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         on_host = self.device.type == "cpu" and not self.guard.on_device  # where there is nothing to wait for
         loss: Scalar = mean_loss.item() if on_host else mean_loss
         norm = global_norm(gradients, on_host)
@@ -138,38 +138,16 @@ class SingleRun:
             clip(gradients, norm, self.clip_norm)
         if observed:
             self.update_ratio.before_step()
-        if self.scaler is not None:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.apply_update()
+        self.apply_update()
         if observed:
             ratio, weight_norm = self.update_ratio.after_step(on_host)
             self.observations |= {"optim/update_ratio": ratio, "optim/weight_norm": weight_norm}
         return []
 
-    def _lay_out(self, flat: bool) -> None:
-        """Choose how the parameters lie in memory, which decides what updates them."""
-        if self.flat is not None:
-            self.flat.release()
-        self.flat = FlatParameters(self.optimizer) if flat and suits(self.model, self.optimizer) else None
-        self.apply_update = direct_step(self.optimizer) if self.flat is None else self.flat.update
-        self.update_ratio = UpdateRatio(self.parameters if self.flat is None else [self.flat.vector])
-
-    def _drop_gradients(self) -> None:
-        if self.flat is not None:
-            self.flat.zero_gradient()
-            return
-        for parameter in self.parameters:
-            parameter.grad = None
-
-    def _gradients(self) -> list[Tensor]:
-        """Return the gradients of this step, in one piece where that is all of them."""
-        if self.flat is not None:
-            if self.flat.is_whole():
-                return [self.flat.gradient]
-            self._lay_out(flat=False)
-        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+    def _scaled_update(self) -> None:
+        assert self.scaler is not None
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def _overflow_can_be_cured(self) -> bool:
         """Whether a gradient that is not finite may be an overflow of fp16, which a smaller loss scale avoids."""
@@ -284,7 +262,6 @@ class SingleRun:
         """Take what `state` returned; raises BadInput where names or shapes do not fit this run."""
         state.load_model_state(self.model, tree["model"])
         state.load_optimizer_state(self.model, self.optimizer, tree["optimizer"])
-        self._lay_out(flat=self.scaler is None)
         if tree["scaler"]:
             self.precision.scaler.load_state_dict(tree["scaler"])
         self.first_unread = tree["unread"]["first"]
@@ -309,7 +286,7 @@ def _run_engine(loss: Tensor, gradient: Tensor) -> None:
 
     On a small model the checks, which are made in Python, take a tenth of the time of a step.
     """
-    engine: Any = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]
+    engine: Any = torch.autograd.Variable._execution_engine
     engine.run_backward((loss,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 

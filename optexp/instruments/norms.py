@@ -17,7 +17,7 @@ def global_norm(tensors: list[Tensor], on_host: bool = False) -> Scalar:
     By default it stays on the device, without synchronization. `on_host` gives a float: the better way on a CPU, where
     reading a number costs less than any further operation on it.
     """
-    norms = torch._foreach_norm(tensors) if len(tensors) > 1 else [torch.linalg.vector_norm(*tensors)]
+    norms = torch._foreach_norm(tensors)
     if on_host:
         return math.hypot(*[norm.item() for norm in norms])
     return torch.linalg.vector_norm(torch.stack(norms))

@@ -11,14 +11,19 @@ from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 from torch.optim import optimizer as torch_optimizer
 
+from optexp.optimizers.flat import FlatStep
+
 
 def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
     """Return what takes an optimizer's step in the fewest calls.
 
-    That is `FusedStep` for torch's fused rules, and for others torch's own step without its wrapper.
+    That is `FusedStep` for torch's fused rules, `FlatStep` for its other rules where it pays, and for everything else
+    the optimizer's own step without torch's wrapper.
     """
     if is_plain(optimizer) and FusedStep.suits(optimizer):
         return FusedStep(optimizer)
+    if is_plain(optimizer) and FlatStep.suits(optimizer):
+        return FlatStep(optimizer, unannotated_step)
     return unannotated_step(optimizer)
 
 

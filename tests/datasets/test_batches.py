@@ -102,7 +102,7 @@ def test_stacked_batches_are_bitwise_those_of_each_seed(
     if hosted:
         monkeypatch.setattr(batches, "_fits", lambda tensor, device: False)
         monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    dataset, device = small(**KINDS[name]), "cpu:0" if hosted else "cpu"  # type: ignore[arg-type]
+    dataset, device = small(**KINDS[name]), "cpu:0" if hosted else "cpu"
     first = TrainBatches(dataset, 7, seeds[0], device)
     members = [first, *(first.of_seed(seed) for seed in seeds[1:])]
     alone = [TrainBatches(dataset, 7, seed, device) for seed in seeds]

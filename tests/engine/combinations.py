@@ -155,18 +155,21 @@ COVERING = covering()
 
 
 def assert_same_curves(combination: tuple[str, ...], book: Path) -> None:
-    """In single precision, everything recorded agrees to 1e-5: the loss of every step, for one."""
+    """In single precision, the loss of every step and whatever is evaluated agree to 1e-5.
+
+    What is measured on gradients agrees to 1e-2: a loss is continuous where a rectifier bends, its gradient is not.
+    """
     common, variants = words_of(combination, book)
-    fused, single = together(common, variants), alone(common, variants)
+    runs = together(common, variants), alone(common, variants)
     if combination[0] == "transformer" and combination[1] != "sgd":
-        fused, single = without_key_biases(fused), without_key_biases(single)
-    assert_same_runs(fused, single, rows=1e-5, weights=None)
+        runs = without_key_biases(runs[0]), without_key_biases(runs[1])
+    assert_same_runs(*runs, rows=1e-5, gradients=1e-2, weights=None)
 
 
 def assert_same_weights(combination: tuple[str, ...], book: Path) -> None:
     """In double precision, everything recorded and all that a checkpoint would hold agree to 1e-9."""
     common, variants = words_of(combination, book, "engine.precision=fp64")
-    fused, single = together(common, variants), alone(common, variants)
-    if combination[0] == "transformer" and combination[1] == "lion":
-        fused, single = without_key_biases(fused), without_key_biases(single)
-    assert_same_runs(fused, single, rows=1e-9, weights=1e-9)
+    runs = together(common, variants), alone(common, variants)
+    if combination[0] == "transformer" and combination[1] in ("lion", "adagrad"):
+        runs = without_key_biases(runs[0]), without_key_biases(runs[1])
+    assert_same_runs(*runs, rows=1e-9, weights=1e-9)

@@ -1,4 +1,4 @@
-"""Runs trained together beside the same runs trained alone, each from the shipped configuration: the oracle is alone."""
+"""Runs trained together beside the same runs trained alone, from the shipped configuration: the oracle is alone."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from optexp.engine.runtime import Interruption
 from optexp.fuse import fuse
 
 Variants = Sequence[Sequence[str]]
+
+GRADIENTS = ("optim/grad_norm", "optim/update_ratio", "optim/clipped")
 
 
 @dataclass
@@ -91,7 +93,7 @@ def drive(
     def take_state(number: int) -> None:
         states[number] = copy.deepcopy(program.state(numbers.index(number)))
 
-    program.keep = renumbering  # type: ignore[method-assign]
+    program.keep = renumbering
     for number, (member, _) in enumerate(pairs):
         member.on_end = partial(take_state, number)
         if start is not None:
@@ -127,24 +129,27 @@ def interrupted_at(step: int, program: Program) -> Interruption:
             interruption.received = signal.SIGTERM
         return take(number, *arguments)
 
-    program.step = interrupting  # type: ignore[method-assign]
+    program.step = interrupting
     return interruption
 
 
-def assert_same_runs(actual: Sequence[Run], expected: Sequence[Run], rows: float, weights: float | None) -> None:
+def assert_same_runs(
+    actual: Sequence[Run], expected: Sequence[Run], rows: float, weights: float | None, gradients: float | None = None
+) -> None:
     """Runs end alike and recorded the same, values to the relative error `rows`; so do states to `weights`, if given.
 
-    Zero means bitwise. States are those of runs that came to a good end, or were interrupted.
+    Zero means bitwise; `gradients` is another error for what is measured on gradients. States are those of runs that
+    came to a good end, or were interrupted.
     """
     assert len(actual) == len(expected)
     for number, (one, other) in enumerate(zip(actual, expected, strict=True)):
         assert one.ending == other.ending, f"member {number}"
-        assert_same_rows(one.rows, other.rows, rows, f"member {number}")
+        assert_same_rows(one.rows, other.rows, rows, f"member {number}", gradients)
         if weights is not None and one.ending.status != "diverged":
             assert_same_tree(one.state, other.state, weights, f"member {number}")
 
 
-def without_key_biases(runs: Sequence[Run]) -> Sequence[Run]:
+def without_key_biases(runs: Sequence[Run]) -> list[Run]:
     """Return runs of transformers without the biases of the keys, and without what is measured on all weights.
 
     Attention does not depend on them, so their gradients are zero but for rounding. An optimizer that divides by the
@@ -165,13 +170,16 @@ def without_key_biases(runs: Sequence[Run]) -> Sequence[Run]:
     return cleared
 
 
-def assert_same_rows(actual: Sequence[Row], expected: Sequence[Row], relative: float, where: str) -> None:
+def assert_same_rows(
+    actual: Sequence[Row], expected: Sequence[Row], relative: float, where: str, gradients: float | None = None
+) -> None:
     assert [sorted(row) for row in actual] == [sorted(row) for row in expected], where
     for row, wanted in zip(actual, expected, strict=True):
         for tag, value in wanted.items():
+            own = gradients if gradients is not None and tag in GRADIENTS else relative
             # An update is the difference of two weights, so its size is known to a rounding error of the weights.
             absolute = relative / 100 if tag == "optim/update_ratio" else 0.0
-            close = math.isclose(row[tag], value, rel_tol=relative, abs_tol=absolute)
+            close = math.isclose(row[tag], value, rel_tol=own, abs_tol=absolute)
             assert close, f"{where}: {tag} of step {row['step']} is {row[tag]}, alone {value}"
 
 

@@ -205,7 +205,7 @@ def test_without_a_coupling_the_comparison_holds(
 def test_a_planted_coupling_is_found(
     coupling: Callable[..., None], book: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(AssertionError, match="member [012]"):
+    with pytest.raises(AssertionError, match=r"member [012]"):
         compare(*PLANTED[coupling], book, lambda: coupling(monkeypatch))
 
 
@@ -213,7 +213,7 @@ def test_a_planted_coupling_is_found(
 def test_an_argument_of_the_first_member_for_all_is_found(
     key: str, book: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(AssertionError, match="member [12]"):
+    with pytest.raises(AssertionError, match=r"member [12]"):
         compare(MLP, MEMBERS, book, lambda: change_arguments(monkeypatch, key))
 
 
@@ -257,5 +257,5 @@ def test_a_divergence_that_others_notice_is_found(
         assert found[1].ending.status == "diverged"
         assert_same_runs(*others, 0, 0)
     else:
-        with pytest.raises(AssertionError, match="member [01]"):
+        with pytest.raises(AssertionError, match=r"member [01]"):
             assert_same_runs(*others, 0, 0)

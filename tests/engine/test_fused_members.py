@@ -106,7 +106,7 @@ TAKE = TrainBatches.stacked
 
 
 def poisoned(member: int, step: int, value: float) -> Callable[[Sequence[TrainBatches], int], Batch]:
-    """Return a `TrainBatches.stacked` that puts a value into the batch of one member at one step, while all are there."""
+    """Return a `TrainBatches.stacked` that puts a value into one member's batch at one step, while all are there."""
 
     def stacked(members: Sequence[TrainBatches], at: int) -> Batch:
         batch = TAKE(members, at)

@@ -120,7 +120,7 @@ def test_a_compiled_program_computes_the_same_and_is_compiled_once(book: Path) -
         graphs.append(counters["stats"]["unique_graphs"])
         return found
 
-    program.step = counted  # type: ignore[method-assign]
+    program.step = counted
     assert_same_runs(drive(program, trainings), single, rows=1e-5, weights=None)
     assert graphs[0] > 0
     assert graphs[1:] == graphs[1:2] * 9

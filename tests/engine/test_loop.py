@@ -72,7 +72,7 @@ def test_divergence_stops_before_the_update_and_keeps_the_last_good_checkpoint(t
 
     batches.take = poison  # type: ignore[method-assign]
     checkpoints = Checkpoints(tmp_path)
-    ending, member, rows = trained(training, checkpoints=checkpoints)
+    ending, _, rows = trained(training, checkpoints=checkpoints)
     assert ending.status == "diverged"
     assert ending.steps == 25
     assert ending.reason == "train/loss is nan at step 26; the update was not applied"

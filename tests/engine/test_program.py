@@ -62,9 +62,7 @@ def test_accumulation_in_uneven_parts_does_not_change_the_update(parts: int) -> 
 
 def test_accumulation_counts_tokens_and_not_parts() -> None:
     words = ("model=transformer", "dataset=pydocs", "dataset.batch_size=5", "model.width=16", "optimizer=sgd")
-    runs = [
-        assembled(*words, "engine.max_steps=5", f"engine.accumulate={k}", "engine.precision=fp64") for k in (1, 2)
-    ]
+    runs = [assembled(*words, "engine.max_steps=5", f"engine.accumulate={k}", "engine.precision=fp64") for k in (1, 2)]
     for training in runs:
         for step in range(5):
             training.program.step(step, [0.1], observed=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ def assert_same(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], to
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(
-            actual[name], value, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+            actual[name], value, rtol=tolerance, atol=tolerance, msg=partial("{0}: {1}".format, name)
         )
 
 

@@ -69,7 +69,7 @@ def test_an_embedding_looks_up_in_the_vocabulary_of_each_member(make: Callable[[
 def test_an_embedding_is_an_output_projection_too() -> None:
     models, x = members(lambda: nn.Embedding(11, 5)), numbers(4, 7, 5)
     expected = torch.stack([model.unembed(row) for model, row in zip(models, x, strict=True)])  # type: ignore[operator]
-    torch.testing.assert_close(stack(models).unembed(x), expected, rtol=1e-12, atol=1e-12)  # type: ignore[operator]
+    torch.testing.assert_close(stack(models).unembed(x), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_stack_has_the_names_of_the_single_model_and_copies_its_numbers() -> None:
@@ -86,7 +86,7 @@ def test_a_stack_has_the_names_of_the_single_model_and_copies_its_numbers() -> N
 def test_what_is_frozen_stays_frozen() -> None:
     models = members(lambda: MLP((6,), 3, [4]))
     for model in models:
-        model.layers[1].weight.requires_grad = False
+        dict(model.named_parameters())["layers.1.weight"].requires_grad = False
     trainable = {name for name, parameter in stack(models).named_parameters() if parameter.requires_grad}
     assert trainable == {"layers.1.bias", "layers.3.weight", "layers.3.bias"}
 
@@ -151,7 +151,8 @@ def test_selected_members_are_those_members_in_that_order() -> None:
     select_members(stacked, rows)
     assert all(parameter.grad is None for parameter in stacked.parameters())
     assert_same(stacked.state_dict(), expected, tolerance=0)
-    assert stacked.stem[0].weight[1].is_contiguous(memory_format=torch.channels_last)  # type: ignore[union-attr, index]
+    kernel = dict(stacked.named_parameters())["stem.0.weight"][1]
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
     for place, row in enumerate(rows):
         models[row].load_state_dict({name: value[place] for name, value in expected.items()})
     assert_same(computed(stacked, x[rows]), one_by_one([models[row] for row in rows], x[rows]))

@@ -65,7 +65,7 @@ def test_outputs_gradients_and_buffers_are_those_of_stacked_layers_and_of_single
         whole.train(training)
         attach_stacked_state(whole, seeds, torch.device("cpu")).step = 6
         found.append(computed(whole, x))
-    assert_same(*found)
+    assert_same(found[0], found[1])
     for model, seed in zip(models, seeds, strict=True):
         state = nn.attach_step_state(model.train(training))
         state.seed, state.step = seed, 6
@@ -87,7 +87,7 @@ def test_classifiers_of_torchvision_are_vectorized(name: str) -> None:
 
 
 class Foreign(torch.nn.Module):
-    """What a user may write: layers without a stack, axes spelled out, a parameter in two places, parameters at large."""
+    """What a user may write: layers without a stack, axes spelled out, one parameter in two layers, one in none."""
 
     def __init__(self) -> None:
         super().__init__()
