@@ -10,7 +10,6 @@ row.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,10 +29,6 @@ from optexp.nn.stacked import attach_stacked_state, select_members
 from optexp.optimizers.stacked import StackedOptimizer
 
 FEWEST = 2  # rows; see above
-
-# MKL's products else round a member's numbers by where it lies in memory (at a multiple of 16 bytes or not), and that
-# changes when others are dropped. MKL reads this before the first product of a process. It costs no time.
-os.environ.setdefault("MKL_CBWR", "AUTO")
 
 
 class FusedRuns:

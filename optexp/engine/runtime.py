@@ -16,6 +16,10 @@ from torch import Tensor
 
 from optexp.errors import BadInput
 
+# MKL's products else round a member's numbers by where it lies in memory (at a multiple of 16 bytes or not), and that
+# changes when others are dropped. MKL reads this before the first product of a process. It costs no time.
+os.environ.setdefault("MKL_CBWR", "AUTO")
+
 
 def choose_device(name: str) -> torch.device:
     """Return the device for `engine.device`; raises BadInput when the machine does not have it."""

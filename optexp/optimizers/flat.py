@@ -25,10 +25,10 @@ LARGEST, LARGEST_MEAN = 2**19, 2**14
 class FlatStep:
     """The step of an elementwise optimizer on a CPU: torch's own rule, at work on one vector per parameter group.
 
-    The settings are the optimizer's. Its state is shown to it per parameter, as views of the rule's; counters, equal
-    for all of a group, are one tensor. So whoever looks at the state, saves it or loads another one finds what torch
-    would have left. torch's own step is taken where the vectors do not hold: without a gradient for some parameter, or
-    when the parameters of a group have not taken the same number of steps.
+    The settings are the optimizer's. Its state is shown to it per parameter, as views of the rule's and copies of its
+    counters: whoever looks at the state, saves it or loads another one finds what torch would have left. torch's own
+    step is taken where the vectors do not hold: without a gradient for some parameter, or when the parameters of a
+    group have not taken the same number of steps.
     """
 
     def __init__(self, optimizer: Optimizer, step_of: Callable[[Optimizer], Callable[[], Any]]) -> None:
@@ -50,6 +50,7 @@ class FlatStep:
         self._rule._accelerator_graph_capture_health_check = lambda: None  # there is no CUDA graph on a CPU
         self._step = step_of(self._rule)
         self._no_grad = torch.no_grad()
+        self._counters: list[tuple[Tensor, Tensor]] = []  # the rule's, and its copies for the parameters of a group
         self._shown: Any = self  # the state of the first parameter, as it was shown; nothing yet
 
     @staticmethod
@@ -69,7 +70,7 @@ class FlatStep:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         skips = len(gradients) < len(self._parameters) or any(gradient.is_sparse for gradient in gradients)
         if skips or not self._has_state():
-            self._withdraw_state()
+            self._shown = self  # the rule's state falls behind
             self._torchs_step()
             return
         with self._no_grad:
@@ -79,8 +80,10 @@ class FlatStep:
                 own.update({**group, "params": own["params"]})
             self._step()
             torch._foreach_copy_(self._parameters, self._places)
-        if self._shown is self:
-            self._show_state()
+            if self._shown is self:
+                self._show_state()
+            for counter, copies in self._counters:
+                copies.copy_(counter)
 
     def _has_state(self) -> bool:
         """Return whether the rule has the optimizer's state, or can take it over."""
@@ -106,21 +109,19 @@ class FlatStep:
         return True
 
     def _show_state(self) -> None:
+        self._counters = []
         for group, vector in zip(self._optimizer.param_groups, self._vectors, strict=True):
             for name, value in self._rule.state[vector].items():
                 of_each = [value] * len(group["params"])
                 if _is_shaped_as(value, vector):
                     of_each = _sections(value, group["params"])
+                elif isinstance(value, Tensor):
+                    copies = value.repeat(len(group["params"]))
+                    self._counters.append((value, copies))
+                    of_each = list(copies.unbind())
                 for parameter, own in zip(group["params"], of_each, strict=True):
                     self._optimizer.state[parameter][name] = own
         self._shown = self._optimizer.state.get(self._parameters[0])
-
-    def _withdraw_state(self) -> None:
-        """Give every parameter a state of its own, as torch's step needs it."""
-        if self._optimizer.state.get(self._parameters[0]) is self._shown:
-            for state in self._optimizer.state.values():
-                state.update({name: value.clone() for name, value in state.items() if isinstance(value, Tensor)})
-        self._shown = self
 
 
 def _sections(vector: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:

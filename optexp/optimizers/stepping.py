@@ -88,6 +88,7 @@ class FusedStep:
         self._torchs_step = unannotated_step(optimizer)
         self._groups: list[_Group] = []
         self._counts: Tensor | None = None  # of the steps taken, for every parameter
+        self._ones = torch.empty(0)  # as many; a plain 1 is made a tensor at every step, which takes longer
         self._no_grad = torch.no_grad()  # making one takes longer than using it
         self._first_state: Any = None  # of the parameter that comes first: another object when another state is loaded
 
@@ -135,7 +136,7 @@ class FusedStep:
             return  # some parameter has not had a gradient yet
         if "step" in states[0]:
             self._counts = torch.stack([state["step"] for state in states])
-            self._ones = torch.ones_like(self._counts)  # a plain 1 is made a tensor at every step, which takes longer
+            self._ones = torch.ones_like(self._counts)
             for state, count in zip(states, self._counts.unbind(), strict=True):
                 state["step"] = count
         for group in groups:

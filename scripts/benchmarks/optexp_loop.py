@@ -147,6 +147,9 @@ def run_engine(*trainings: Training, sinks: bool = True, checkpoints: bool = Fal
         train(program, members, first.plan, first.validation, Interruption())
         for sink in used:
             sink.close({"status": "completed", "reason": None})
+        for member in members:
+            if member.checkpoints is not None:
+                member.checkpoints.wait()
         observer.whole = time.perf_counter() - start
     return observer
 

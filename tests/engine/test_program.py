@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from trainings import assembled
 
 from optexp.datasets.batches import EvalBatches
+from optexp.engine import program as engine_program
+from optexp.engine import state
+from optexp.engine.program import SingleRun
+from optexp.optimizers.build import build_optimizer
 
 BASE = ("dataset=digits", "model=mlp", "model.hidden=[16]", "schedule=constant", "engine.max_steps=30")
 
@@ -199,3 +207,114 @@ def test_schedule_free_optimizers_are_evaluated_at_their_own_weights() -> None:
     with torch.no_grad():
         expected = F.cross_entropy(training.model(split.inputs), split.targets).item()
     assert ours == pytest.approx(expected, rel=1e-5)
+
+
+OPTIMIZERS: list[tuple[Any, dict[str, Any]]] = [
+    (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}),
+    (torch.optim.Adam, {"lr": 0.01, "weight_decay": 0.1}),
+    (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
+    (torch.optim.Adagrad, {"lr": 0.05}),
+    (torch.optim.RMSprop, {"lr": 0.005, "momentum": 0.5, "weight_decay": 0.1}),
+    (torch.optim.NAdam, {"lr": 0.01}),
+]
+
+
+class Peculiar(nn.Module):
+    """Everything that a user's model may do with its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(64, 64)
+        self.tied = nn.Linear(64, 64)
+        self.tied.weight = self.first.weight
+        self.frozen = nn.Linear(64, 64).requires_grad_(False)
+        self.never = nn.Parameter(torch.ones(3))
+        self.sometimes = nn.Linear(64, 64)
+        self.last = nn.Linear(64, 10)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last.weight.data = self.last.weight.data.clamp(-0.1, 0.1)
+        x = self.frozen(self.tied(self.first(x.flatten(1)).relu()).relu())
+        if self.calls % 3 == 0:
+            x = x + self.sometimes(x)
+        self.calls += 1
+        return self.last(x)
+
+
+def run_of(model: nn.Module, kind: Any, settings: dict[str, Any]) -> SingleRun:
+    base = assembled(*BASE)
+    optimizer = build_optimizer(kind, settings, model, decay_norm_and_bias=True)
+    return SingleRun(model, optimizer, base.program.objective, base.batches, base.precision, seed=0, clip_norm=1.0)
+
+
+@pytest.mark.parametrize(("kind", "settings"), OPTIMIZERS)
+def test_peculiar_models_train_as_in_a_bare_loop(kind: Any, settings: dict[str, Any]) -> None:
+    """Parameters that are tied, frozen, used never or in some steps, or are given other memory in each."""
+    run, model = run_of(Peculiar(), kind, settings), Peculiar()
+    optimizer = kind([p for p in model.parameters() if p.requires_grad], foreach=False, **settings)
+    for step in range(12):
+        run.step(step, [settings["lr"]], observed=step == 5)
+        batch = run.batches.take(step)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(batch.inputs), batch.targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        assert run.losses[-1:] == [pytest.approx(loss.item(), rel=1e-4)]
+    torch.testing.assert_close(parameters(run.model), parameters(model), rtol=1e-3, atol=1e-5)
+    ours, theirs = state.optimizer_state(run.model, run.optimizer), state.optimizer_state(model, optimizer)
+    assert ours["parameters"].keys() == theirs["parameters"].keys()
+    for name, values in theirs["parameters"].items():
+        assert ours["parameters"][name].keys() == values.keys()
+        for key, value in values.items():
+            assert ours["parameters"][name][key].shape == value.shape
+            torch.testing.assert_close(ours["parameters"][name][key], value, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+@pytest.mark.parametrize(("kind", "settings"), OPTIMIZERS)
+def test_a_loaded_state_goes_on_bit_by_bit(model: str, kind: Any, settings: dict[str, Any]) -> None:
+    runs = [run_of(assembled(f"model={model}").model, kind, settings) for _ in range(2)]
+    for step in range(4):
+        runs[0].step(step, [0.01], observed=step == 3)
+    saved = copy.deepcopy(runs[0].state(0))
+    runs[1].load_state(0, saved)
+    for step in range(4, 8):
+        for run in runs:
+            run.step(step, [0.01], observed=False)
+    first, second = (run.state(0) for run in runs)
+    assert all(torch.equal(value, second["model"][name]) for name, value in first["model"].items())
+    for name, values in first["optimizer"]["parameters"].items():
+        assert all(torch.equal(value, second["optimizer"]["parameters"][name][key]) for key, value in values.items())
+    assert (first["unread"], first["optimizer"]["groups"]) == (second["unread"], second["optimizer"]["groups"])
+
+
+def test_gradients_are_those_of_loss_backward() -> None:
+    assert engine_program._engine_is_as_known()
+    runs = [assembled(*BASE).program for _ in range(2)]
+    runs[1].runs_engine = False
+    for run in runs:
+        run.step(0, [0.1], observed=False)
+    for ours, theirs in zip(runs[0].parameters, runs[1].parameters, strict=True):
+        assert ours.grad is not None
+        assert torch.equal(ours.grad, theirs.grad)
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError])
+def test_an_engine_that_is_called_otherwise_is_left_alone(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*arguments: Any) -> None:
+        raise error
+
+    engine_program._engine_is_as_known.cache_clear()
+    monkeypatch.setattr(engine_program, "_run_engine", refuses)
+    run = assembled(*BASE).program
+    engine_program._engine_is_as_known.cache_clear()
+    assert not run.runs_engine
+    before = parameters(run.model)
+    run.step(0, [0.1], observed=False)
+    assert not torch.equal(parameters(run.model), before)
