@@ -11,7 +11,7 @@ from benchmarks import lightning_loop
 from benchmarks.contest import Contest, Contestant, Cost, Size
 from benchmarks.processes import run_python
 
-ALLOWED = 0.25  # seconds that optexp may need on top of `import torch`, from its start to its first logged step
+ALLOWED = 0.5  # seconds that optexp may need on top of `import torch`, from its start to its first logged step
 NOOP = ("-m", "benchmarks.programs.hydra_noop")
 
 
@@ -35,7 +35,7 @@ def error_contest() -> Contest:
         "optexp": partial(_seconds, ["-m", "optexp", "optimizer.lr=abc"], 2),
         "Hydra, empty app": partial(_seconds, [*NOOP, "no_such_key=1"], 1),
     }
-    return Contest("start-up: an error in an override", "s", _contestants(runs), limit=0.30)
+    return Contest("start-up: an error in an override", "s", _contestants(runs), limit=0.35)
 
 
 def first_step_contest() -> Contest:
@@ -55,7 +55,7 @@ def composing_contest(members: int) -> Contest:
     hydra = partial(_per_member, [*NOOP, "-m"], "x", max(members // 5, 4))  # tenths of a second each: fewer do
     contestants = [Contestant("optexp, --dry-run", own), Contestant("Hydra, empty jobs", hydra)]
     goals = {"Hydra, empty jobs": 50.0}
-    return Contest("start-up: a further member", "ms", contestants, goals=goals, limit=2.0, repeats=5)
+    return Contest("start-up: a further member", "ms", contestants, goals=goals, limit=5.0, repeats=5)
 
 
 def _contestants(runs: Mapping[str, Callable[[], Cost]]) -> list[Contestant]:
