@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +18,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils import flop_counter
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from optexp import streams
 from optexp.config import build
@@ -30,13 +27,14 @@ from optexp.datasets.base import Dataset
 from optexp.datasets.batches import EvalBatches, TrainBatches, num_train_samples
 from optexp.engine import state
 from optexp.engine.checkpoint import weights_of
+from optexp.engine.graphs import SMALL_STEP
 from optexp.engine.loop import Plan
 from optexp.engine.objective import Objective
-from optexp.engine.program import SingleRun
 from optexp.engine.runtime import Precision, choose_device
+from optexp.engine.single import SingleRun
 from optexp.errors import BadInput, listed
+from optexp.instruments.flops import counted_flops
 from optexp.optimizers.build import build_optimizer
-from optexp.optimizers.construction import without_compiler
 from optexp.schedules import BoundSchedule, Plateau, Schedule
 
 
@@ -78,10 +76,18 @@ class Training:
         size = evaluation_batch(self.dataset, self.plan.samples_per_step)
         return EvalBatches(self.dataset, self.dataset.test, self.device, size)
 
+    @property
+    def captured(self) -> bool:
+        """Whether to take whole steps as CUDA graphs: by default small ones, of models that are known to allow it."""
+        if self.device.type != "cuda" or self.engine.cuda_graph is not None:
+            return bool(self.engine.cuda_graph)
+        known = type(self.model).__module__.split(".")[0] in ("optexp", "torchvision")
+        return known and self.flops_per_step is not None and self.flops_per_step < SMALL_STEP
+
     @cached_property
     def program(self) -> SingleRun:
-        """The program that trains this run alone."""
-        return SingleRun(
+        """The program that trains this run alone. Raises BadInput where engine.cuda_graph=true cannot be."""
+        program = SingleRun(
             self.model,
             self.optimizer,
             Objective(self.dataset.objective, self.engine.label_smoothing),
@@ -91,7 +97,11 @@ class Training:
             clip_norm=self.engine.clip_norm,
             accumulate=self.engine.accumulate,
             compiled=self.engine.compile,
+            captured=self.captured,
         )
+        if self.engine.cuda_graph and program.why_not_captured:
+            raise BadInput(f"engine.cuda_graph=true: {program.why_not_captured}; allowed are false and null")
+        return program
 
 
 def assemble(
@@ -105,6 +115,8 @@ def assemble(
     """
     device = choose_device(engine.device)
     precision = Precision(engine.precision, device)
+    if engine.cuda_graph and device.type != "cuda":
+        raise BadInput(f"engine.cuda_graph=true: engine.device is {device.type}; allowed here are false and null")
     targets = _targets(config, choices)
     dataset = _dataset(config, targets["dataset"])
     batch_size = _batch_size(config["dataset"]["batch_size"], dataset, engine)
@@ -305,21 +317,13 @@ def _model(config: dict[str, Any], target: Callable[..., Any], dataset: Dataset)
     return model
 
 
-# torch's counter does not know what attention is called on a CPU.
-_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
-}
-
-
 def _facts(model: nn.Module, dataset: Dataset) -> dict[str, int | None]:
     """Count parameters, and the FLOPs of one sample's forward pass (training takes about three times as many).
 
     The pass also shows whether the model takes the data.
     """
     sample = next(iter(EvalBatches(dataset, dataset.val, "cpu", max_batch=1))).inputs
-    counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
-    mode: Any = getattr(flop_counter, "_FlopCounterMode", FlopCounterMode)
-    with _in_countable_parts(), without_compiler(mode.__torch_dispatch__), counter:
+    with counted_flops() as counter:
         outputs = _forward(model, sample, dataset)
     if not isinstance(outputs, torch.Tensor) or outputs.shape[-1] != dataset.num_outputs:
         found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
@@ -328,19 +332,6 @@ def _facts(model: nn.Module, dataset: Dataset) -> dict[str, int | None]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "flops_per_sample": counter.get_total_flops() or None,
     }
-
-
-@contextmanager
-def _in_countable_parts() -> Iterator[None]:
-    """Let torch run LSTMs and encoder layers as the matrix products they are, which are what is counted."""
-    mkldnn, fast = torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = mkldnn
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _forward(model: nn.Module, sample: torch.Tensor, dataset: Dataset) -> Any:

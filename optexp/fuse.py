@@ -71,6 +71,7 @@ def fuse(trainings: Sequence[Training]) -> FusedRuns:
         clip_norms=[training.engine.clip_norm for training in trainings],
         accumulate=first.engine.accumulate,
         compiled=first.engine.compile,
+        captured=first.captured,
     )
 
 

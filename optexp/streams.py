@@ -66,8 +66,6 @@ def uniform(stream: int | Tensor, shape: tuple[int, ...], device: torch.device |
     return ((bits >> 8) & 0xFFFFFF).to(torch.float32).mul_(2.0**-24).view(shape)
 
 
-def halves(streams: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+def halves(streams: Sequence[int]) -> Tensor:
     """Return the two 32-bit halves of each key as int32 [len(streams), 2], for `uniform`."""
-    return torch.tensor([[_signed32(stream), _signed32(stream >> 32)] for stream in streams], dtype=torch.int32).to(
-        device, non_blocking=True
-    )
+    return torch.tensor([[_signed32(stream), _signed32(stream >> 32)] for stream in streams], dtype=torch.int32)

@@ -13,7 +13,7 @@ import torch
 
 from optexp import fuse as module
 from optexp.engine.fused import FusedRuns
-from optexp.engine.program import SingleRun
+from optexp.engine.single import SingleRun
 from optexp.errors import Unstackable
 from optexp.fuse import fuse, group_size, unfusable
 
@@ -82,7 +82,7 @@ def test_measuring_leaves_the_runs_as_they_were() -> None:
         assert training.optimizer.state_dict() == optimizer
         for name, value in training.model.state_dict().items():
             assert torch.equal(value, model[name])
-        assert training.program.losses == []
+        assert training.program.log.losses == []
 
 
 class Machine:

@@ -64,6 +64,7 @@ class Engine:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: Annotated[int, AtLeast(1)] | None = None
     compile: bool = False
+    cuda_graph: bool | None = None
     channels_last: bool = True
     log_every: Annotated[int, AtLeast(1)] = 10
     eval_every: Any = "1epoch"  # see Interval

@@ -7,7 +7,8 @@ A data set is put on the training device once and batches are gathered there. Im
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -17,6 +18,13 @@ from torch import Tensor
 from optexp import streams
 from optexp.datasets.base import Dataset, Split
 from optexp.errors import BadInput
+from optexp.transfers import capturing, to_device
+
+Clock = Callable[[], int]
+"""Tells the optimizer step that is being taken, from 0. A captured step asks again before each replay."""
+
+
+_SMALL_EPOCH = 1 << 24  # bytes
 
 
 class Batch(NamedTuple):
@@ -55,13 +63,17 @@ class TrainBatches:
         self._augmented = dataset.kind == "images" and bool(dataset.augmentation.crop or dataset.augmentation.flip)
         self._store = _stored(dataset, dataset.train, torch.device(device), dataset.augmentation.crop)
         self._epochs: dict[int, Tensor] = {}
+        self._gathered: dict[int, Batch] = {}
+        # On a CPU a batch of a small data set costs more calls than work: an epoch is gathered in as many.
+        bytes_of_epoch = self.num_samples * math.prod(dataset.input_shape) * 4
+        self._by_epoch = self._store.device.type == "cpu" and not self._augmented and bytes_of_epoch <= _SMALL_EPOCH
 
     def of_seed(self, seed: int) -> TrainBatches:
         """Return the batches of another seed over the same data."""
         if seed == self._seed:
             return self
         other = copy.copy(self)
-        other._seed, other._epochs = seed, {}
+        other._seed, other._epochs, other._gathered = seed, {}, {}
         return other
 
     def sample_ids(self, step: int) -> Tensor:
@@ -69,27 +81,60 @@ class TrainBatches:
         positions = self._positions(step)
         return positions // self._dataset.input_shape[0] if self._dataset.kind == "tokens" else positions
 
+    @property
+    def resident(self) -> bool:
+        """Whether the data lie on the training device."""
+        return self._store.home == self._store.device
+
     def take(self, step: int) -> Batch:
         """Return the batch of optimizer step `step`, counted from 0."""
-        return self._store.batch(self._positions(step), self._draws([self], step) if self._augmented else None)
+        return self.at(lambda: step)
+
+    def at(self, clock: Clock) -> Batch:
+        """Return the batch of the step that the clock tells."""
+        if self._by_epoch and not capturing() and (piece := self._piece(clock())) is not None:
+            return piece
+        positions = to_device(lambda: self._positions(clock()), self._store.home)
+        return self._store.batch(positions, self._draws([self], clock) if self._augmented else None)
 
     @staticmethod
-    def stacked(members: Sequence[TrainBatches], step: int) -> Batch:
-        """Return the batches of step `step` of several seeds over the same data, each with a leading axis [R, ...]."""
+    def stacked(members: Sequence[TrainBatches], clock: Clock) -> Batch:
+        """Return the batches of a step of several seeds over the same data, each with a leading axis [R, ...]."""
         first, members_of_seed = members[0], {batches._seed: batches for batches in members}
         if len(members_of_seed) == 1:
-            inputs, targets = first.take(step)
+            inputs, targets = first.at(clock)
             return Batch(inputs.expand(len(members), *inputs.shape), targets.expand(len(members), *targets.shape))
-        positions = torch.cat([batches._positions(step) for batches in members])
-        draws = first._draws(members, step) if first._augmented else None
-        inputs, targets = first._store.batch(positions, draws)
+        positions = to_device(lambda: torch.cat([one._positions(clock()) for one in members]), first._store.home)
+        inputs, targets = first._store.batch(positions, first._draws(members, clock) if first._augmented else None)
         size = (len(members), first.batch_size)
         return Batch(inputs.unflatten(0, size), targets.unflatten(0, size))
 
-    def _draws(self, members: Sequence[TrainBatches], step: int) -> Tensor:
+    def _draws(self, members: Sequence[TrainBatches], clock: Clock) -> Tensor:
         """Return the numbers in [0, 1) that decide how the samples of a step are changed, [R · B, 3]."""
-        keys = streams.halves([streams.key(batches._seed, "augment", step) for batches in members], self._store.device)
-        return streams.uniform(keys, (self.batch_size, 3)).flatten(0, 1)
+
+        def keys() -> Tensor:
+            return streams.halves([streams.key(batches._seed, "augment", clock()) for batches in members])
+
+        return streams.uniform(to_device(keys, self._store.device), (self.batch_size, 3)).flatten(0, 1)
+
+    def _piece(self, step: int) -> Batch | None:
+        """Return the batch of a step as a part of the epoch, all of whose samples are gathered at once.
+
+        None for a batch that ends in the next epoch.
+        """
+        epoch, start = divmod(step * self.batch_size, self.num_samples)
+        end = start + self.batch_size
+        if end > self.num_samples:
+            return None
+        inputs, targets = self._whole(epoch)
+        return Batch(inputs[start:end], targets[start:end])
+
+    def _whole(self, epoch: int) -> Batch:
+        """Return all samples in the order of an epoch, kept while it or a neighbour is in use."""
+        if epoch not in self._gathered:
+            neighbours = {near: kept for near, kept in self._gathered.items() if abs(near - epoch) == 1}
+            self._gathered = neighbours | {epoch: self._store.batch(self._epoch(epoch))}
+        return self._gathered[epoch]
 
     def _positions(self, step: int) -> Tensor:
         """Return where the samples of a step are stored: their rows or, for tokens, the starts of their windows."""

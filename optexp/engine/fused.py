@@ -10,7 +10,7 @@ row.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,12 @@ from torch.optim import Optimizer
 
 from optexp.datasets.batches import Batch, EvalBatches, TrainBatches
 from optexp.engine import state
+from optexp.engine.graphs import CapturedSteps, Graph
 from optexp.engine.guard import Divergence, first_nonfinite
 from optexp.engine.objective import StackedObjective
 from optexp.engine.program import Tree
 from optexp.engine.runtime import Precision
+from optexp.engine.step_log import DeviceLog, HostLog, Reading, Row
 from optexp.instruments.norms import member_norms
 from optexp.instruments.step_size import effective_lr
 from optexp.nn.stacked import attach_stacked_state, select_members
@@ -47,10 +49,14 @@ class FusedRuns:
         clip_norms: Sequence[float | None],
         accumulate: int = 1,
         compiled: bool = False,
+        captured: bool = False,
+        on_host: bool | None = None,
+        new_graph: Callable[[], Graph] | None = None,
     ) -> None:
         """`model` and `optimizer` are stacks of what `singles` (for their settings) and the lists have per member.
 
-        `seeds` has one for each row of the stacks, of which there may be more than members; see `keep`.
+        `seeds` has one for each row of the stacks, of which there may be more than members; see `keep`. `on_host`
+        replaces the choice that suits the device; `captured` and `new_graph` are those of SingleRun.
         """
         self.model = model
         self.optimizer = optimizer
@@ -63,19 +69,22 @@ class FusedRuns:
         self.singles = list(singles)
         self.clip_norms = list(clip_norms)
         self.rows = len(seeds)  # of the tensors; the last ones may belong to nobody, see `keep`
-        device = next(iter(self.parameters.values())).device
-        self.reads_freely = device.type == "cpu"  # the host may look at numbers at every step: nothing to wait for
-        self.step_state = attach_stacked_state(model, seeds, device)
+        parameter = next(iter(self.parameters.values()))
+        self.device = parameter.device
+        # Whether the host may look at numbers at every step, because there is nothing to wait for.
+        self.on_host = self.device.type == "cpu" if on_host is None else on_host
+        self.step_state = attach_stacked_state(model, seeds, self.device)
         if compiled:  # a key is a hash of the step, which torch.compile would take for a constant and compile anew
             self.step_state.streams = torch.compiler.disable(self.step_state.streams)  # type: ignore[method-assign]
         self.divergences: dict[int, Divergence] = {}
         self.learning_rates = [0.0] * len(self.singles)
-        # [R] of every step since the first that some member has not read yet; what a member has read is its own count.
-        self.losses: list[Any] = []
-        self.norms: list[Any] = []
-        self.first_step = 1  # the step (from 1) of the first of them
-        self.unread = [1] * len(self.singles)  # the first step each member has not read
+        self.log = HostLog() if self.on_host else DeviceLog(parameter, (self.rows,))
         self.observations: dict[str, Tensor] = {}
+        self.limits = self._limits()
+        self.take: Callable[[bool], dict[str, Tensor]] = self._take
+        self.why_not_captured = None if self.batches[0].resident else "the data set does not fit on the device"
+        if captured and not self.on_host and self.why_not_captured is None:
+            self.take = CapturedSteps(self._take, self._tensors, self.device, new_graph)
         model.train()
 
     @property
@@ -88,26 +97,34 @@ class FusedRuns:
         On a CPU the host looks at each step. Elsewhere it learns of a divergence when it reads the metrics: until then
         the member goes on with numbers that nobody will ever see, and nothing here waits for the device.
         """
+        self.step_state.step = step
         self.learning_rates = list(learning_rates)
-        batch = TrainBatches.stacked(self._padded(self.batches), step)
+        self.optimizer.prepare(self._padded(self.learning_rates))
+        observations = self.take(observed)
+        self.optimizer.advance()
+        self.log.advance(step + 1)
+        if observed:
+            self.observations = observations
+        return self._not_finite(step) if self.on_host else []
+
+    def _take(self, observed: bool) -> dict[str, Tensor]:
+        """Do all of a step that is done on the device. Returns what was measured, for an observed step."""
+        batch = TrainBatches.stacked(self._padded(self.batches), self._clock)
         for parameter in self.parameters.values():
             parameter.grad = None
-        losses = self._backward(batch, step, observed)
+        losses, observations = self._backward(batch, observed)
         gradients = [value.grad for value in self.parameters.values() if value.grad is not None]
         norms = member_norms(gradients)
         self._clip(gradients, norms)
         before = [value.detach().clone() for value in self.parameters.values()] if observed else []
-        self.optimizer.step(self._padded(self.learning_rates))
-        if observed:
-            self._observe(before)
-        if not self.losses:
-            self.first_step = step + 1
-            self.unread = [step + 1] * self.members
-        self.losses.append(losses.tolist() if self.reads_freely else losses)
-        self.norms.append(norms.tolist() if self.reads_freely else norms)
-        return self._not_finite(step) if self.reads_freely else []
+        self.optimizer.update()
+        self.log.write(losses.tolist() if self.on_host else losses, norms.tolist() if self.on_host else norms)
+        return observations | self._sizes(before) if observed else {}
 
-    def _backward(self, batch: Batch, step: int, observed: bool) -> Tensor:
+    def _clock(self) -> int:
+        return self.step_state.step
+
+    def _backward(self, batch: Batch, observed: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute losses [R] and gradients; parts of a batch are weighted by the predictions of the whole."""
         count = self.objective.count(batch.targets)
         inputs = batch.inputs.tensor_split(self.accumulate, dim=1)
@@ -115,7 +132,7 @@ class FusedRuns:
         total = None
         correct = None
         for micro, (part, wanted) in enumerate(zip(inputs, targets, strict=True)):
-            self.step_state.step, self.step_state.micro = step, micro
+            self.step_state.micro = micro
             with self.precision.autocast():
                 outputs = self.forward(self.precision.cast(part))
                 losses = self.objective.losses(outputs, self.precision.cast(wanted), count)
@@ -124,31 +141,36 @@ class FusedRuns:
             if observed and self.objective.has_accuracy:
                 hits = self.objective.accuracy(outputs, wanted)[0]
                 correct = hits if correct is None else correct + hits
-        if correct is not None:
-            # The host divides, as for a single run: float32 would record 0.7 as 0.699999988.
-            self.observations["train/accuracy"] = torch.stack([correct, count.clamp(min=1)], dim=1)
         assert total is not None
-        return total
+        # The host divides, as for a single run: float32 would record 0.7 as 0.699999988.
+        return total, {} if correct is None else {"correct": correct, "number": count.clamp(min=1)}
 
     def _clip(self, gradients: list[Tensor], norms: Tensor) -> None:
         """Scale each member's gradients in place by min(1, limit / norm), as torch's clip_grad_norm_ does."""
-        if all(limit is None for limit in self.clip_norms):
+        if self.limits is None:
             return
-        limits = [math.inf if limit is None else limit for limit in self._padded(self.clip_norms)]
-        factors = (norms.new_tensor(limits) / (norms + 1e-6)).clamp(max=1.0)
-        if self.reads_freely and bool((factors == 1).all()):
+        factors = (self.limits / (norms + 1e-6)).clamp(max=1.0)
+        if self.on_host and bool((factors == 1).all()):
             return
         for gradient in gradients:
             gradient.mul_(factors.view(-1, *(1,) * (gradient.ndim - 1)))
 
-    def _observe(self, before: list[Tensor]) -> None:
+    def _limits(self) -> Tensor | None:
+        """Return the clipping norms [R] on the device, infinite for rows that are not clipped; None when none is."""
+        if all(limit is None for limit in self.clip_norms):
+            return None
+        limits = [math.inf if limit is None else limit for limit in self._padded(self.clip_norms)]
+        return torch.tensor(limits, dtype=self.precision.parameter_dtype, device=self.device)
+
+    def _sizes(self, before: list[Tensor]) -> dict[str, Tensor]:
+        """Return how large the weights were, and the update relative to them."""
         weights = member_norms(before)
         updates = [value.detach().sub(old) for value, old in zip(self.parameters.values(), before, strict=True)]
-        self.observations |= {"optim/update_ratio": member_norms(updates) / weights, "optim/weight_norm": weights}
+        return {"optim/update_ratio": member_norms(updates) / weights, "optim/weight_norm": weights}
 
     def _not_finite(self, step: int) -> list[int]:
         """Enter the members whose loss or gradient of this step is not finite into `divergences`; return them."""
-        losses, norms = self.losses[-1], self.norms[-1]
+        losses, norms = self.log.losses[-1], self.log.norms[-1]
         found = [member for member in range(self.members) if not math.isfinite(losses[member] + norms[member])]
         for member in found:
             self._enter(member, step + 1, [losses[member]], [norms[member]])
@@ -159,45 +181,56 @@ class FusedRuns:
         if divergence is not None:
             self.divergences.setdefault(member, divergence)
 
-    def read(self, members: Sequence[int]) -> list[dict[str, float]]:
-        """Return each given member's metrics since its last reading, and enter divergences. Waits for the device."""
-        losses, norms = _numbers(self.losses), _numbers(self.norms)
-        observations = {tag: values.tolist() for tag, values in self.observations.items()}
-        if "train/accuracy" in observations:
-            observations["train/accuracy"] = [right / number for right, number in observations["train/accuracy"]]
+    def read(self, members: Sequence[int]) -> Reading:
+        """Ask for each given member's metrics since the last reading. Nothing is forgotten unless all are read."""
+        first, lrs, observed = self.log.first, self.learning_rates, self.observations
+        if isinstance(self.log, HostLog):
+            numbers = {tag: values.tolist() for tag, values in observed.items()}
+            found = self._rows(members, first, lrs, self.log.losses, self.log.norms, numbers)
+            reading = Reading(lambda _: found)
+        else:
+
+            def rows(found: list[Tensor]) -> list[Row]:
+                entries, *values = found
+                numbers = {tag: value.tolist() for tag, value in zip(observed, values, strict=True)}
+                return self._rows(members, first, lrs, entries[:, 0].tolist(), entries[:, 1].tolist(), numbers)
+
+            reading = Reading(rows, [self.log.entries(), *observed.values()])
+        if len(members) == self.members:
+            self.log.forget()
+            self.observations = {}
+        return reading
+
+    def _rows(
+        self,
+        members: Sequence[int],
+        first: int,
+        lrs: Sequence[float],
+        losses: list[list[float]],
+        norms: list[list[float]],
+        observed: dict[str, list[float]],
+    ) -> list[Row]:
+        """Return the members' measurements of steps from `first` on, and enter the divergences among them."""
         rows = []
         for member in members:
-            skipped = self.unread[member] - self.first_step
-            own_losses = [values[member] for values in losses[skipped:]]
-            own_norms = [values[member] for values in norms[skipped:]]
-            self._enter(member, self.unread[member], own_losses, own_norms)
+            own_losses, own_norms = ([values[member] for values in of_steps] for of_steps in (losses, norms))
+            self._enter(member, first, own_losses, own_norms)
+            row: Row = {}
+            sizes = {tag: values[member] for tag, values in observed.items() if tag not in ("correct", "number")}
             if (found := self.divergences.get(member)) is not None:
-                applied = found.step - self.unread[member]
+                applied = max(found.step - first, 0)
                 own_losses, own_norms = own_losses[:applied], own_norms[:applied]
-            rows.append(self._row(member, own_losses, own_norms))
-            # The update of a diverged member was none, so it has no size.
-            seen = observations.keys() & {"train/accuracy"} if found else observations
-            rows[-1] |= {tag: observations[tag][member] for tag in seen}
-            self.unread[member] = self.first_step + len(losses)
-        self._forget_what_all_have_read()
+                sizes = {}  # its update was none
+            if own_losses:
+                row = {"train/loss": sum(own_losses) / len(own_losses), "optim/grad_norm": own_norms[-1]}
+                limit = self.clip_norms[member]
+                if limit is not None:
+                    row["optim/clipped"] = sum(norm > limit for norm in own_norms) / len(own_norms)
+            row |= {"optim/lr": lrs[member], "optim/effective_lr": effective_lr(self.singles[member], lrs[member])}
+            if "number" in observed:
+                row["train/accuracy"] = observed["correct"][member] / observed["number"][member]
+            rows.append(row | sizes)
         return rows
-
-    def _row(self, member: int, losses: list[float], norms: list[float]) -> dict[str, float]:
-        row: dict[str, float] = {}
-        if losses:
-            row = {"train/loss": sum(losses) / len(losses), "optim/grad_norm": norms[-1]}
-            limit = self.clip_norms[member]
-            if limit is not None:
-                row["optim/clipped"] = sum(norm > limit for norm in norms) / len(norms)
-        lr = self.learning_rates[member]
-        return row | {"optim/lr": lr, "optim/effective_lr": effective_lr(self.singles[member], lr)}
-
-    def _forget_what_all_have_read(self) -> None:
-        read = min(self.unread) - self.first_step
-        self.losses, self.norms = self.losses[read:], self.norms[read:]
-        self.first_step += read
-        if not self.losses:
-            self.observations = {}
 
     @torch.no_grad()
     def evaluate(self, batches: EvalBatches) -> list[dict[str, float]]:
@@ -232,29 +265,34 @@ class FusedRuns:
         self.objective.select(rows)
         self.step_state.seeds = [self.step_state.seeds[row] for row in rows]
         self.rows = len(rows)
-        for name in ("singles", "batches", "clip_norms", "learning_rates", "unread"):
+        for name in ("singles", "batches", "clip_norms", "learning_rates"):
             setattr(self, name, [getattr(self, name)[member] for member in members])
-        kept = torch.tensor(rows)
-        self.losses = [_picked(values, rows, kept) for values in self.losses]
-        self.norms = [_picked(values, rows, kept) for values in self.norms]
-        self.observations = {tag: values[kept] for tag, values in self.observations.items()}
+        self.limits = self._limits()
+        self.log.select(rows)
+        self.observations = {tag: values[rows] for tag, values in self.observations.items()}
         self.divergences = {}
+        if isinstance(self.take, CapturedSteps):
+            self.take.forget()
 
     def _padded(self, values: Sequence[Any]) -> list[Any]:
         """Return one value per row: rows beyond the members are copies of the last one."""
         return [*values, *[values[-1]] * (self.rows - len(values))]
 
+    def _tensors(self) -> list[Tensor]:
+        """Return all tensors that a step changes."""
+        slots = [slot for slots in self.optimizer.slots.values() for slot in slots.values()]
+        return [*self.parameters.values(), *self.model.buffers(), *slots]
+
     def state(self, member: int) -> Tree:
         """Return what `SingleRun.state` returns after the same steps: a member can go on alone."""
-        skipped = self.unread[member] - self.first_step
         return {
             "model": {name: value[member] for name, value in self.model.state_dict().items()},
             "optimizer": self.optimizer.member_state(member),
             "scaler": {},
             "unread": {
-                "first": self.unread[member],
-                "losses": [values[member] for values in self.losses[skipped:]],
-                "norms": [values[member] for values in self.norms[skipped:]],
+                "first": self.log.first,
+                "losses": [values[member] for values in self.log.losses],
+                "norms": [values[member] for values in self.log.norms],
             },
         }
 
@@ -271,22 +309,14 @@ class FusedRuns:
                 value.copy_(tree["model"][name])
             self.optimizer.load_member_state(row, tree["optimizer"])
         unread = tree["unread"]
-        self.first_step = self.unread[member] = unread["first"]
-        count = len(unread["losses"])
-        for mine, theirs in ((self.losses, unread["losses"]), (self.norms, unread["norms"])):
-            mine[:] = mine[:count] or [[math.nan] * self.rows for _ in range(count)]
-            for values, value in zip(mine, theirs, strict=True):
-                values[member] = float(value)
+        losses, norms = (
+            _with_column(present, member, unread[name], self.rows)
+            for name, present in (("losses", self.log.losses), ("norms", self.log.norms))
+        )
+        self.log.restore(unread["first"], losses, norms)
 
 
-def _numbers(steps: list[Any]) -> list[list[float]]:
-    """Return [R] of every step as lists; those on the device are read all at once."""
-    if not any(isinstance(values, Tensor) for values in steps):
-        return steps
-    device = steps[-1].device
-    read: list[list[float]] = torch.stack([torch.as_tensor(values).to(device) for values in steps]).tolist()
-    return read
-
-
-def _picked(values: Any, rows: list[int], kept: Tensor) -> Any:
-    return values[kept] if isinstance(values, Tensor) else [values[row] for row in rows]
+def _with_column(steps: list[list[float]], member: int, values: Sequence[float], rows: int) -> list[list[float]]:
+    """Return [R] of each step with one member's values in place; steps that are not there yet are not known."""
+    steps = steps[: len(values)] or [[math.nan] * rows for _ in values]
+    return [[*row[:member], float(value), *row[member + 1 :]] for row, value in zip(steps, values, strict=True)]

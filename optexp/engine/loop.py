@@ -15,6 +15,7 @@ from optexp.datasets.batches import EvalBatches
 from optexp.engine.checkpoint import Checkpoints, all_finite
 from optexp.engine.program import Program
 from optexp.engine.runtime import Interruption
+from optexp.engine.step_log import Reading
 from optexp.records.sinks import Sink
 from optexp.schedules import BoundSchedule
 
@@ -133,22 +134,34 @@ def train(
     """Train from step `start` until every member has an ending: at the end of the plan, or before, each on its own.
 
     The members' endings are entered as they come. `test` is evaluated once for each member that comes to a good end.
+    Measurements are asked for without waiting for the device, and recorded when they have arrived: at the next ones at
+    the latest, and before anything is evaluated or saved.
     """
     live, done, watch = list(members), start, _Watch(plan)
+    readings: list[_Asked] = []  # and not yet recorded
     while live and done < plan.total_steps:
         observed = done + 1 in plan.logged
         diverged = program.step(done, [member.learning_rate(done) for member in live], observed)
         done += 1
-        if not (observed or diverged or done in plan.saved or interruption.received):
+        due = diverged or done in plan.saved or done in plan.evaluated or interruption.received is not None
+        if not (observed or due):
             continue
-        rows: dict[int, Row] = {}
         if observed or diverged:
-            read = range(len(live)) if observed else diverged
-            rows = dict(zip(read, map(dict, program.read(read)), strict=True))  # the only wait for the device
-            if observed:
-                watch.add_speed(rows.values(), done)
-            for index, divergence in program.divergences.items():
+            asked = range(len(live)) if observed else diverged
+            readings.append(_Asked(done, asked, program.read(asked)))
+        rows: dict[int, Row] = {}
+        while readings and (due or len(readings) > 1 or readings[0].reading.arrived() or _any_ended(live)):
+            asked_for = readings.pop(0)
+            found = asked_for.rows(live)  # the only wait for the device
+            if found and asked_for.done in plan.logged:
+                watch.add_speed(found.values(), asked_for.done)
+            for index in found.keys() & program.divergences.keys():
+                divergence = program.divergences[index]
                 live[index].end("diverged", divergence.step - 1, str(divergence))
+            if asked_for.done == done:
+                rows = found
+            else:
+                _record(live, asked_for.done, plan, watch, found)
         improved: set[int] = set()
         with watch.paused():
             if done in plan.evaluated and not all(member.ending for member in live):
@@ -159,8 +172,7 @@ def train(
             if done == plan.total_steps:
                 _end_others(live, "completed", done)
             _evaluate_test(program, live, test, rows)
-        for index, row in sorted(rows.items()):
-            live[index].record(done, plan.steps_per_epoch, watch.elapsed(), row)
+        _record(live, done, plan, watch, rows)
         with watch.paused():
             _save(program, live, plan, done, improved)
         for member in live:
@@ -170,14 +182,37 @@ def train(
         if going_on and len(going_on) < len(live):
             program.keep(going_on)
         live = [live[index] for index in going_on]
+    assert not readings
     if live:  # resumed after its last step, before it was told to have ended
         _end_others(live, "completed", done)
-        found: dict[int, Row] = {index: {} for index in range(len(live))}
-        _evaluate_test(program, live, test, found)
-        for index, row in found.items():
-            if row:
-                live[index].record(done, plan.steps_per_epoch, watch.elapsed(), row)
-            live[index].on_end()
+        measured: dict[int, Row] = {index: {} for index in range(len(live))}
+        _evaluate_test(program, live, test, measured)
+        _record(live, done, plan, watch, {index: row for index, row in measured.items() if row})
+        for member in live:
+            member.on_end()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A reading after `done` steps of some members; it may arrive some steps later."""
+
+    done: int
+    members: Sequence[int]
+    reading: Reading
+
+    def rows(self, live: Sequence[Member]) -> dict[int, Row]:
+        """Return the rows of those whose end was not known yet: what a member did after it is nobody's."""
+        rows = zip(self.members, self.reading.rows(), strict=True)
+        return {index: dict(row) for index, row in rows if live[index].ending is None}
+
+
+def _any_ended(live: Sequence[Member]) -> bool:
+    return any(member.ending is not None for member in live)
+
+
+def _record(live: Sequence[Member], done: int, plan: Plan, watch: _Watch, rows: dict[int, Row]) -> None:
+    for index, row in sorted(rows.items()):
+        live[index].record(done, plan.steps_per_epoch, watch.elapsed(), row)
 
 
 def _evaluate(

@@ -66,16 +66,18 @@ class StackedObjective:
     def __init__(self, kind: Kind, label_smoothing: Sequence[float]) -> None:
         self.kind = kind
         self.label_smoothing = list(label_smoothing)
+        self._smoothing = torch.empty(0)  # the same where the outputs are
         self.has_accuracy = kind != "regression"
 
     def select(self, members: Sequence[int]) -> None:
         """Keep these members, in this order."""
         self.label_smoothing = [self.label_smoothing[member] for member in members]
+        self._smoothing = torch.empty(0)
 
     def count(self, targets: Tensor) -> Tensor:
         """Return how many predictions each member's batch asks for."""
         if self.kind == "regression":
-            return torch.tensor(targets[0].numel(), device=targets.device).expand(len(targets))
+            return torch.full((len(targets),), targets[0].numel(), device=targets.device)
         return (targets != IGNORED).flatten(1).sum(1)
 
     def losses(self, outputs: Tensor, targets: Tensor, count: Tensor) -> Tensor:
@@ -87,7 +89,9 @@ class StackedObjective:
         logp, members = F.log_softmax(_exact(outputs), -1), len(targets)
         likelihood = F.nll_loss(logp.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="none")
         uniform = torch.where(targets == IGNORED, 0.0, -logp.mean(-1))
-        smoothing = logp.new_tensor(self.label_smoothing)
+        if self._smoothing.numel() == 0:
+            self._smoothing = logp.new_tensor(self.label_smoothing)
+        smoothing = self._smoothing
         sharp, smooth = likelihood.view(members, -1).sum(1), uniform.flatten(1).sum(1)
         return ((1 - smoothing) * sharp + smoothing * smooth) / count
 

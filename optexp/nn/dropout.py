@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optexp import streams
+from optexp.transfers import capturing, to_device
 
 
 class Draws(Protocol):
@@ -32,7 +33,14 @@ class StepState:
 
     def uniform(self, purpose: str, layer: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Return this step's numbers in [0, 1) of one layer."""
-        return streams.uniform(streams.key(self.seed, purpose, layer, self.step, self.micro), shape, device)
+        micro = self.micro
+
+        def key() -> int:
+            return streams.key(self.seed, purpose, layer, self.step, micro)
+
+        if not capturing():
+            return streams.uniform(key(), shape, device)
+        return streams.uniform(to_device(lambda: streams.halves([key()]), device), shape)[0]
 
 
 @dataclass
@@ -46,8 +54,13 @@ class StackedStepState:
 
     def streams(self, purpose: str, layer: int) -> Tensor:
         """Return the halves of each member's key, int32 [R, 2]; see `optexp.streams.uniform`."""
-        keys = {seed: streams.key(seed, purpose, layer, self.step, self.micro) for seed in set(self.seeds)}
-        return streams.halves([keys[seed] for seed in self.seeds], self.device)
+        micro = self.micro
+
+        def halves() -> Tensor:
+            keys = {seed: streams.key(seed, purpose, layer, self.step, micro) for seed in set(self.seeds)}
+            return streams.halves([keys[seed] for seed in self.seeds])
+
+        return to_device(halves, self.device)
 
     def uniform(self, purpose: str, layer: int, shape: tuple[int, ...]) -> Tensor:
         """Return this step's numbers in [0, 1) of one layer, [R, *shape]: for each member those of its single run."""

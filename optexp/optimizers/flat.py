@@ -20,6 +20,7 @@ from optexp.optimizers.construction import construct
 ELEMENTWISE = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, NAdam, RAdam)
 LARGEST, LARGEST_MEAN = 2**19, 2**14
 """Elements of a model and of its tensors on average up to which calls take longer than the copies that save them."""
+_REFUSED = ("fused", "differentiable", "capturable")  # torch's fused rules also read `found_inf`: engine/guard.py
 
 
 class FlatStep:
@@ -47,7 +48,6 @@ class FlatStep:
             self._gradient_places += _sections(vector.grad, group["params"])
         groups = zip(optimizer.param_groups, self._vectors, strict=True)
         self._rule: Any = construct(type(optimizer), [{**group, "params": [vector]} for group, vector in groups])
-        self._rule._accelerator_graph_capture_health_check = lambda: None  # there is no CUDA graph on a CPU
         self._step = step_of(self._rule)
         self._no_grad = torch.no_grad()
         self._counters: list[tuple[Tensor, Tensor]] = []  # the rule's, and its copies for the parameters of a group
@@ -59,7 +59,7 @@ class FlatStep:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         return (
             type(optimizer) in ELEMENTWISE
-            and not any(group.get("differentiable") or group.get("capturable") for group in optimizer.param_groups)
+            and not any(group.get(key) for group in optimizer.param_groups for key in _REFUSED)
             and {parameter.device.type for parameter in parameters} == {"cpu"}
             and len({parameter.dtype for parameter in parameters}) == 1
             and sum(parameter.numel() for parameter in parameters) <= min(LARGEST, LARGEST_MEAN * len(parameters))
@@ -133,9 +133,8 @@ def _sections(vector: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    layout = layouts.get(tensor.ndim, torch.contiguous_format)
-    return tensor.ndim > 0 and (tensor.is_contiguous() or tensor.is_contiguous(memory_format=layout))
+    """Return whether a tensor, with one axis at least, fills its memory; only then does `empty_like` repeat strides."""
+    return tensor.ndim > 0 and torch.empty_like(tensor).stride() == tensor.stride()
 
 
 def _is_shaped_as(value: Any, parameter: Tensor) -> bool:

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
 from optexp.optimizers.flat import FlatStep
+from optexp.optimizers.fused_kernels import FUSED_KERNELS, is_known
 
 
 def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
@@ -84,7 +85,7 @@ class FusedStep:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
-        self._kernel = _RULES[type(optimizer)][0]
+        self._update = FUSED_KERNELS[type(optimizer)].update
         self._torchs_step = unannotated_step(optimizer)
         self._groups: list[_Group] = []
         self._counts: Tensor | None = None  # of the steps taken, for every parameter
@@ -95,13 +96,13 @@ class FusedStep:
     @staticmethod
     def suits(optimizer: Optimizer) -> bool:
         """Return whether the rule and its kernel, in this version of torch, are those known here."""
-        _, kernels = _RULES.get(type(optimizer), (None, {}))
+        kernel = FUSED_KERNELS.get(type(optimizer))
         groups = optimizer.param_groups
         tensors = [parameter for group in groups for parameter in group["params"]]
         numbers = [number for group in groups for number in (group["lr"], *group.get("betas", ()))]
         return (
-            bool(kernels)
-            and all(_arguments(name) == expected.split() for name, expected in kernels.items())
+            kernel is not None
+            and is_known(kernel)
             and all(group["fused"] and not group.get("differentiable") for group in groups)
             and not any(isinstance(number, Tensor) for number in numbers)
             and len({(tensor.device, tensor.dtype) for tensor in tensors}) == 1
@@ -113,7 +114,7 @@ class FusedStep:
             self._torchs_step()  # makes the state where there is none
             self._remember()
             return
-        gradients = [[parameter.grad for parameter in group.parameters] for group in self._groups]
+        gradients: list[list[Any]] = [[parameter.grad for parameter in group.parameters] for group in self._groups]
         if any(gradient is None for of_group in gradients for gradient in of_group):
             self._torchs_step()
             return
@@ -122,7 +123,7 @@ class FusedStep:
             if self._counts is not None:
                 self._counts.add_(self._ones)
             for group, of_group in zip(self._groups, gradients, strict=True):
-                self._kernel(group, of_group, found_inf)
+                self._update(group.settings, group.parameters, of_group, group.state, found_inf, False)
             if self._counts is not None and found_inf is not None:
                 self._counts.sub_(found_inf)
 
@@ -145,83 +146,3 @@ class FusedStep:
                 name: [state[name] for state in of_group] for name, first in states[0].items() if first is not None
             }
             self._groups.append(_Group(group, group["params"], lists))
-
-
-def _sgd(group: _Group, gradients: list[Tensor], found_inf: Tensor | None) -> None:
-    settings = group.settings
-    torch._fused_sgd_(
-        group.parameters,
-        gradients,
-        group.state.get("momentum_buffer", []),
-        weight_decay=settings["weight_decay"],
-        momentum=settings["momentum"],
-        lr=settings["lr"],
-        dampening=settings["dampening"],
-        nesterov=settings["nesterov"],
-        maximize=settings["maximize"],
-        is_first_step=False,
-        grad_scale=None,
-        found_inf=found_inf,
-    )
-
-
-def _adam(group: _Group, gradients: list[Tensor], found_inf: Tensor | None) -> None:
-    settings, state = group.settings, group.state
-    beta1, beta2 = settings["betas"]
-    kernel = torch._fused_adamw_ if settings["decoupled_weight_decay"] else torch._fused_adam_
-    kernel(
-        group.parameters,
-        gradients,
-        state["exp_avg"],
-        state["exp_avg_sq"],
-        state.get("max_exp_avg_sq", []),
-        state["step"],
-        lr=settings["lr"],
-        beta1=beta1,
-        beta2=beta2,
-        weight_decay=settings["weight_decay"],
-        eps=settings["eps"],
-        amsgrad=settings["amsgrad"],
-        maximize=settings["maximize"],
-        grad_scale=None,
-        found_inf=found_inf,
-    )
-
-
-def _adagrad(group: _Group, gradients: list[Tensor], found_inf: Tensor | None) -> None:
-    settings = group.settings
-    torch._fused_adagrad_(
-        group.parameters,
-        gradients,
-        group.state["sum"],
-        group.state["step"],
-        lr=settings["lr"],
-        lr_decay=settings["lr_decay"],
-        weight_decay=settings["weight_decay"],
-        eps=settings["eps"],
-        maximize=settings["maximize"],
-        grad_scale=None,
-        found_inf=found_inf,
-    )
-
-
-# The kernels are not part of torch's public interface: they are called only while they take the arguments known here.
-_LISTS = "self grads exp_avgs exp_avg_sqs max_exp_avg_sqs state_steps"
-_ADAM = f"{_LISTS} lr beta1 beta2 weight_decay eps amsgrad maximize grad_scale found_inf"
-_SGD = (
-    "self grads momentum_buffer_list "
-    "weight_decay momentum lr dampening nesterov maximize is_first_step grad_scale found_inf"
-)
-_ADAGRAD = "self grads state_sums state_steps lr lr_decay weight_decay eps maximize grad_scale found_inf"
-_RULES: dict[type[Optimizer], tuple[Callable[[_Group, list[Any], Tensor | None], None], dict[str, str]]] = {
-    SGD: (_sgd, {"_fused_sgd_": _SGD}),
-    Adam: (_adam, {"_fused_adam_": _ADAM, "_fused_adamw_": _ADAM}),
-    AdamW: (_adam, {"_fused_adam_": _ADAM, "_fused_adamw_": _ADAM}),
-    Adagrad: (_adagrad, {"_fused_adagrad_": _ADAGRAD}),
-}
-
-
-def _arguments(kernel: str) -> list[str] | None:
-    """Return the names of a kernel's arguments, None when this version of torch has no such kernel."""
-    found = getattr(torch.ops.aten, kernel, None)
-    return None if found is None else [argument.name for argument in found.default._schema.arguments]

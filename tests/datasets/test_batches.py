@@ -107,7 +107,7 @@ def test_stacked_batches_are_bitwise_those_of_each_seed(
     members = [first, *(first.of_seed(seed) for seed in seeds[1:])]
     alone = [TrainBatches(dataset, 7, seed, device) for seed in seeds]
     for step in (0, 1, 2, 3, 11, 4):
-        found, expected = TrainBatches.stacked(members, step), [one.take(step) for one in alone]
+        found, expected = TrainBatches.stacked(members, lambda at=step: at), [one.take(step) for one in alone]
         for values, wanted in zip(found, zip(*expected, strict=True), strict=True):
             assert torch.equal(values, torch.stack(wanted))
             assert values.dtype == wanted[0].dtype

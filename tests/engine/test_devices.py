@@ -6,7 +6,10 @@ import math
 
 import pytest
 import torch
-from trainings import assembled, trained
+from trainings import assembled, group, trained
+
+from optexp.engine.graphs import CapturedSteps
+from optexp.fuse import fuse
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -26,7 +29,58 @@ def test_a_step_does_not_wait_for_the_device(optimizer: str, precision: str, cli
             training.program.step(step, [0.01], observed=step % 5 == 0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert math.isfinite(training.program.read()[0]["train/loss"])
+    assert math.isfinite(training.program.read().rows()[0]["train/loss"])
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "lion"])
+@pytest.mark.parametrize("captured", ["false", "true"])
+def test_a_step_of_a_group_does_not_wait_for_the_device(optimizer: str, captured: str) -> None:
+    """Dropout, label smoothing and clipping included; captured steps are made in the first ten."""
+    common = [
+        "model=transformer",
+        "dataset=pydocs",
+        "model.width=16",
+        "engine.label_smoothing=0.1",
+        "engine.max_steps=50",
+    ]
+    variants = [("seed=1", "model.dropout=0.1"), ("seed=2", "engine.clip_norm=0.5"), ("optimizer.lr=2e-3",)]
+    words = [*common, f"optimizer={optimizer}", "engine.device=cuda", f"engine.cuda_graph={captured}"]
+    trainings = group(words, variants)
+    program = fuse(trainings)
+    for step in range(10):
+        program.step(step, [0.01] * 3, observed=step % 5 == 0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(10, 30):
+            program.step(step, [0.01] * 3, observed=step % 5 == 0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(math.isfinite(row["train/loss"]) for row in program.read(range(3)).rows())
+    assert isinstance(program.take, CapturedSteps) == (captured == "true")
+    if isinstance(program.take, CapturedSteps):
+        assert program.take.refused is None
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model=mlp", "model.hidden=[16]"),
+        ("model=resnet", "engine.precision=bf16", "engine.clip_norm=1.0"),
+        ("model=transformer", "dataset=pydocs", "model.width=16", "model.dropout=0.1"),
+    ],
+)
+def test_captured_steps_train_like_written_ones(words: tuple[str, ...], optimizer: str) -> None:
+    common = (*words, f"optimizer={optimizer}", "engine.device=cuda", "engine.max_steps=40", "engine.log_every=4")
+    captured, written = (assembled(*common, f"engine.cuda_graph={on}") for on in ("true", "false"))
+    found, expected = trained(captured)[2], trained(written)[2]
+    assert isinstance(captured.program.take, CapturedSteps)
+    assert captured.program.take.refused is None
+    assert found.series("train/loss") == pytest.approx(expected.series("train/loss"), rel=1e-2)
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ from fusing import alone, assert_same_runs, together
 from torch import Tensor
 from torch.nn import functional as F
 
-from optexp.datasets.batches import Batch, TrainBatches
+from optexp.datasets.batches import Batch, Clock, TrainBatches
 from optexp.engine import fused
 from optexp.engine.fused import FusedRuns
 from optexp.engine.objective import StackedObjective
@@ -48,9 +48,10 @@ def clip_all_to_one_limit(patch: pytest.MonkeyPatch) -> None:
     clip = FusedRuns._clip
 
     def coupled(program: FusedRuns, gradients: list[Tensor], norms: Tensor) -> None:
-        limits, program.clip_norms = program.clip_norms, program.clip_norms[:1] * len(program.clip_norms)
+        limits = program.limits
+        program.limits = None if limits is None else limits[:1]
         clip(program, gradients, norms)
-        program.clip_norms = limits
+        program.limits = limits
 
     patch.setattr(FusedRuns, "_clip", coupled)
 
@@ -128,8 +129,8 @@ def average_over_members(patch: pytest.MonkeyPatch) -> None:
 def take_the_batches_of_the_first(patch: pytest.MonkeyPatch) -> None:
     take = TrainBatches.stacked
 
-    def coupled(members: Sequence[TrainBatches], step: int) -> Batch:
-        return take([members[0]] * len(members), step)
+    def coupled(members: Sequence[TrainBatches], clock: Clock) -> Batch:
+        return take([members[0]] * len(members), clock)
 
     patch.setattr(TrainBatches, "stacked", staticmethod(coupled))
 

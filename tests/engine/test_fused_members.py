@@ -13,7 +13,7 @@ import torch
 from fusing import alone, assert_same_runs, assert_same_tree, together
 from trainings import group
 
-from optexp.datasets.batches import Batch, TrainBatches
+from optexp.datasets.batches import Batch, Clock, TrainBatches
 from optexp.engine.fused import FusedRuns
 from optexp.engine.program import Tree
 from optexp.fuse import fuse
@@ -83,8 +83,8 @@ def test_those_who_stay_do_not_notice_those_who_go(model: str, threads: int, boo
             everyone, those_left = states(undisturbed), states(left)
             for place, number in enumerate(numbers):
                 assert_same_tree(those_left[place], everyone[number], 0, f"{optimizer}, member {number}")
-            rows = undisturbed.read(range(5))
-            assert left.read(range(len(numbers))) == [rows[number] for number in numbers]
+            rows = undisturbed.read(range(5)).rows()
+            assert left.read(range(len(numbers))).rows() == [rows[number] for number in numbers]
             values = undisturbed.evaluate(trainings[0].validation)
             assert left.evaluate(trainings[0].validation) == [values[number] for number in numbers]
             if leaving is not None:
@@ -105,12 +105,12 @@ def test_a_member_is_the_same_among_any_others(model: str, book: Path) -> None:
 TAKE = TrainBatches.stacked
 
 
-def poisoned(member: int, step: int, value: float) -> Callable[[Sequence[TrainBatches], int], Batch]:
+def poisoned(member: int, step: int, value: float) -> Callable[[Sequence[TrainBatches], Clock], Batch]:
     """Return a `TrainBatches.stacked` that puts a value into one member's batch at one step, while all are there."""
 
-    def stacked(members: Sequence[TrainBatches], at: int) -> Batch:
-        batch = TAKE(members, at)
-        if at == step and len(members) == 5:
+    def stacked(members: Sequence[TrainBatches], clock: Clock) -> Batch:
+        batch = TAKE(members, clock)
+        if clock() == step and len(members) == 5:
             inputs = batch.inputs.clone()
             inputs[member].view(-1)[3] = value
             return Batch(inputs, batch.targets)
@@ -139,15 +139,15 @@ def test_a_diverged_member_is_frozen_and_the_others_go_on(
     assert found[2].rows[-1]["step"] == 9
     assert all(math.isfinite(number) for row in found[2].rows for number in row.values())
 
-    take = TrainBatches.take
+    at = TrainBatches.at
 
-    def poisoned_take(batches: TrainBatches, step: int) -> Batch:
-        batch = take(batches, step)
-        if step == 9:
+    def poisoned_at(batches: TrainBatches, clock: Clock) -> Batch:
+        batch = at(batches, clock)
+        if clock() == 9:
             batch.inputs.view(-1)[3] = value
         return batch
 
-    monkeypatch.setattr(TrainBatches, "take", poisoned_take)
+    monkeypatch.setattr(TrainBatches, "at", poisoned_at)
     assert_same_runs([found[2]], alone(common, [FIVE[2]]), rows=1e-5, weights=None)
 
 

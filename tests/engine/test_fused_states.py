@@ -129,9 +129,9 @@ def test_the_states_are_of_one_form_at_every_step(name: str, book: Path) -> None
         for number in numbers:
             singles[number].program.step(step, [trainings[number].base_lr], observed=False)
         if step == 4:
-            rows = program.read([0, 1])
+            rows = program.read([0, 1]).rows()
             for row, number in zip(rows, numbers, strict=True):
-                assert_same_rows([row], singles[number].program.read([0]), 1e-9, f"member {number}")
+                assert_same_rows([row], singles[number].program.read([0]).rows(), 1e-9, f"member {number}")
 
 
 def test_a_divergence_after_going_on_is_at_its_true_step(book: Path, tmp_path: Path) -> None:

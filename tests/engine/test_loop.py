@@ -10,6 +10,7 @@ import pytest
 import torch
 from trainings import assembled, member_of, trained
 
+from optexp.datasets.batches import Batch, Clock
 from optexp.engine.checkpoint import Checkpoints
 from optexp.engine.loop import train
 from optexp.engine.runtime import Interruption
@@ -62,15 +63,15 @@ def test_plateau_sees_the_validation_history() -> None:
 def test_divergence_stops_before_the_update_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     training = assembled(*MLP, "engine.max_steps=50", "engine.checkpoint_every=10", "engine.log_every=7")
     batches, poisoned = training.program.batches, 25
-    take = batches.take
+    at = batches.at
 
-    def poison(step: int):  # type: ignore[no-untyped-def]
-        batch = take(step)
-        if step == poisoned:
+    def poison(clock: Clock) -> Batch:
+        batch = at(clock)
+        if clock() == poisoned:
             batch.inputs[0, 0, 0, 0] = math.nan
         return batch
 
-    batches.take = poison  # type: ignore[method-assign]
+    batches.at = poison  # type: ignore[method-assign]
     checkpoints = Checkpoints(tmp_path)
     ending, _, rows = trained(training, checkpoints=checkpoints)
     assert ending.status == "diverged"

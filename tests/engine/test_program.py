@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from trainings import assembled
 
 from optexp.datasets.batches import EvalBatches
-from optexp.engine import program as engine_program
+from optexp.engine import backward as engine_backward
 from optexp.engine import state
-from optexp.engine.program import SingleRun
+from optexp.engine.single import SingleRun
 from optexp.optimizers.build import build_optimizer
 
 BASE = ("dataset=digits", "model=mlp", "model.hidden=[16]", "schedule=constant", "engine.max_steps=30")
@@ -51,7 +51,7 @@ def test_losses_and_weights_equal_those_of_a_bare_loop(words, kind, settings, cl
         if clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(twin.model.parameters(), clip_norm)
         optimizer.step()
-        assert training.program.losses[-1] == pytest.approx(loss.item(), rel=2e-5)
+        assert training.program.log.losses[-1] == pytest.approx(loss.item(), rel=2e-5)
     torch.testing.assert_close(parameters(training.model), parameters(twin.model), rtol=1e-4, atol=1e-6)
 
 
@@ -63,7 +63,7 @@ def test_accumulation_in_uneven_parts_does_not_change_the_update(parts: int) -> 
         for step in range(10):
             training.program.step(step, [0.05], observed=step == 9)
     torch.testing.assert_close(parameters(runs[0].model), parameters(runs[1].model), rtol=1e-10, atol=1e-12)
-    first, second = (training.program.read()[0] for training in runs)
+    first, second = (training.program.read().rows()[0] for training in runs)
     assert first["train/loss"] == pytest.approx(second["train/loss"], rel=1e-9)
     assert first["train/accuracy"] == second["train/accuracy"]
 
@@ -82,15 +82,15 @@ def test_read_reports_means_and_the_clipped_fraction() -> None:
     program = training.program
     for step in range(7):
         program.step(step, [0.05], observed=step == 6)
-    losses, norms = torch.tensor(program.losses), torch.tensor(program.norms)
-    values = program.read()[0]
+    losses, norms = torch.tensor(program.log.losses), torch.tensor(program.log.norms)
+    values = program.read().rows()[0]
     assert values["train/loss"] == pytest.approx(losses.mean().item(), rel=1e-6)
     assert values["optim/grad_norm"] == pytest.approx(norms[-1].item())
     assert values["optim/clipped"] == pytest.approx((norms > 1.0).float().mean().item())
     assert values["optim/effective_lr"] == pytest.approx(0.5)
     assert 0 < values["optim/update_ratio"] < 1
     assert 0 <= values["train/accuracy"] <= 1
-    assert program.losses == []
+    assert program.log.losses == []
 
 
 def test_the_update_ratio_includes_clipping_momentum_and_lr() -> None:
@@ -99,7 +99,9 @@ def test_the_update_ratio_includes_clipping_momentum_and_lr() -> None:
     training.program.step(0, [0.5], observed=True)
     change = (parameters(training.model) - before).norm()
     assert change.item() == pytest.approx(0.5 * 0.01, rel=1e-3)
-    assert training.program.read()[0]["optim/update_ratio"] == pytest.approx((change / before.norm()).item(), rel=1e-4)
+    assert training.program.read().rows()[0]["optim/update_ratio"] == pytest.approx(
+        (change / before.norm()).item(), rel=1e-4
+    )
 
 
 def test_evaluation_is_in_evaluation_mode_and_changes_nothing() -> None:
@@ -134,7 +136,7 @@ def test_bf16_trains_and_keeps_master_weights_in_fp32() -> None:
         training.program.step(step, [0.05], observed=False)
         reference.program.step(step, [0.05], observed=False)
     assert all(parameter.dtype == torch.float32 for parameter in training.model.parameters())
-    ours, exact = training.program.read()[0]["train/loss"], reference.program.read()[0]["train/loss"]
+    ours, exact = training.program.read().rows()[0]["train/loss"], reference.program.read().rows()[0]["train/loss"]
     assert ours == pytest.approx(exact, rel=0.02)
     assert ours != exact
 
@@ -147,7 +149,7 @@ def test_fp16_unscales_before_it_clips() -> None:
     before = parameters(training.model).clone()
     training.program.step(0, [0.5], observed=True)
     assert (parameters(training.model) - before).norm().item() == pytest.approx(0.005, rel=1e-2)
-    values = training.program.read()[0]
+    values = training.program.read().rows()[0]
     assert values["optim/loss_scale"] == 65536
     assert values["optim/grad_norm"] < 100
 
@@ -173,8 +175,8 @@ def test_foreign_models_draw_from_a_stream_of_their_own_per_step() -> None:
     torch.manual_seed(99)
     program.step(3, [0.0], observed=False)
     program.step(4, [0.0], observed=False)
-    assert program.losses[0] == program.losses[1]
-    assert program.losses[1] != program.losses[2]
+    assert program.log.losses[0] == program.log.losses[1]
+    assert program.log.losses[1] != program.log.losses[2]
 
 
 def test_gradients_that_no_loss_scale_can_cure_stop_an_fp16_run() -> None:
@@ -187,7 +189,7 @@ def test_gradients_that_no_loss_scale_can_cure_stop_an_fp16_run() -> None:
         steps += 1
         assert steps < 100
     assert steps == 16  # the scale is halved from 2**16 to 1; then there is nothing left to try
-    program.read()
+    program.read().rows()
     assert program.divergences[0].quantity == "gradient norm"
     assert program.divergences[0].step == 17
     assert torch.equal(parameters(training.model), before)
@@ -262,7 +264,7 @@ def test_peculiar_models_train_as_in_a_bare_loop(kind: Any, settings: dict[str, 
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        assert run.losses[-1:] == [pytest.approx(loss.item(), rel=1e-4)]
+        assert run.log.losses[-1:] == [pytest.approx(loss.item(), rel=1e-4)]
     torch.testing.assert_close(parameters(run.model), parameters(model), rtol=1e-3, atol=1e-5)
     ours, theirs = state.optimizer_state(run.model, run.optimizer), state.optimizer_state(model, optimizer)
     assert ours["parameters"].keys() == theirs["parameters"].keys()
@@ -292,9 +294,9 @@ def test_a_loaded_state_goes_on_bit_by_bit(model: str, kind: Any, settings: dict
 
 
 def test_gradients_are_those_of_loss_backward() -> None:
-    assert engine_program._engine_is_as_known()
+    assert engine_backward._engine_is_as_known()
     runs = [assembled(*BASE).program for _ in range(2)]
-    runs[1].runs_engine = False
+    runs[1].backward = engine_backward.Backward(direct=False)
     for run in runs:
         run.step(0, [0.1], observed=False)
     for ours, theirs in zip(runs[0].parameters, runs[1].parameters, strict=True):
@@ -310,11 +312,11 @@ def test_an_engine_that_is_called_otherwise_is_left_alone(
     def refuses(*arguments: Any) -> None:
         raise error
 
-    engine_program._engine_is_as_known.cache_clear()
-    monkeypatch.setattr(engine_program, "_run_engine", refuses)
+    engine_backward._engine_is_as_known.cache_clear()
+    monkeypatch.setattr(engine_backward, "_run_engine", refuses)
     run = assembled(*BASE).program
-    engine_program._engine_is_as_known.cache_clear()
-    assert not run.runs_engine
+    engine_backward._engine_is_as_known.cache_clear()
+    assert not run.backward._direct
     before = parameters(run.model)
     run.step(0, [0.1], observed=False)
     assert not torch.equal(parameters(run.model), before)

@@ -120,6 +120,7 @@ def parameter(*shape: int, **options: Any) -> nn.Parameter:
         (torch.optim.Rprop, {}, [parameter(3)]),
         (RMSprop, {"differentiable": True}, [parameter(3)]),
         (RMSprop, {"capturable": True}, [parameter(3)]),
+        (Adam, {"fused": True, "lr": torch.tensor(0.1)}, [parameter(3)]),  # nor `FusedStep`: it is left to torch
         (RMSprop, {}, [parameter()]),  # its state and its counter would look alike
         (RMSprop, {}, [parameter(3), parameter(3, dtype=torch.float64)]),
         (RMSprop, {}, [parameter(3, device="meta")]),

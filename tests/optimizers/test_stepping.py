@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
-from twins import Kind, Twins
+from twins import Kind, Twins, plant
 
-from optexp.optimizers import stepping
 from optexp.optimizers.flat import FlatStep
 from optexp.optimizers.stepping import FusedStep, direct_step, unannotated_step
 
@@ -61,6 +60,8 @@ def test_a_fused_step_is_torchs(kind: Kind, settings: dict[str, Any], dtype: tor
     twins.train(8)
     twins.set(lr=0.03, weight_decay=0.2)
     twins.train(4)
+    twins.set(lr=torch.tensor(0.02, dtype=dtype))
+    twins.train(2)
     twins.assert_equal()
 
 
@@ -153,9 +154,8 @@ def test_hooks_and_replaced_steps_are_called() -> None:
 def test_kernels_with_other_arguments_are_left_to_torch(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = Adam([nn.Parameter(torch.ones(2))], fused=True)
     assert isinstance(direct_step(optimizer), FusedStep)
-    known = stepping._arguments
-    monkeypatch.setattr(stepping, "_arguments", lambda name: None if name == kernel else known(name))
-    assert not isinstance(direct_step(optimizer), FusedStep)
+    plant(kernel, "default", "lr", "rate", monkeypatch)
+    assert not isinstance(direct_step(optimizer), FusedStep | FlatStep)
 
 
 @pytest.mark.parametrize(("fused", "expected"), [(True, FusedStep), (False, FlatStep)])

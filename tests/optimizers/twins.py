@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,11 +18,12 @@ Kind = type[Optimizer]
 
 
 def weights(dtype: torch.dtype = torch.float32, device: str = "cpu") -> list[nn.Parameter]:
-    """Return a kernel in channels-last memory, a matrix, two vectors and a number; no length is a multiple of 16."""
+    """Return a channels-last kernel, a transposed matrix, two vectors and a number; no length is a multiple of 16."""
     generator = torch.Generator().manual_seed(3)
     shapes = [(5, 3, 3, 3), (7, 5), (7,), (3,), (1,)]
     tensors = [torch.randn(shape, generator=generator, dtype=dtype).to(device) for shape in shapes]
     tensors[0] = tensors[0].to(memory_format=torch.channels_last)
+    tensors[1] = tensors[1].t()
     return [nn.Parameter(tensor) for tensor in tensors]
 
 
@@ -70,3 +73,14 @@ class Twins:
                 assert states[0][name].dtype == value.dtype
                 assert states[0][name].stride() == value.stride()
                 torch.testing.assert_close(states[0][name], value, **tolerances)
+
+
+def plant(operator: str, overload: str, name: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an operator of torch be one of a version in which an argument of one overload has another name."""
+    found = getattr(torch.ops.aten, operator)
+    overloads = {own: getattr(found, own) for own in found.overloads()}
+    text = str(overloads[overload]._schema)
+    assert text.count(f" {name},") == 1
+    schema = torch._C.parse_schema(text.replace(f" {name},", f" {other},"))
+    overloads[overload] = SimpleNamespace(_schema=schema)
+    monkeypatch.setattr(torch.ops.aten, operator, SimpleNamespace(**overloads))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from optexp.optimizers.stacked.adagrad import Adagrad
-from optexp.optimizers.stacked.adam import Adam, AdamW
+from optexp.optimizers.stacked.adam import Adam
 from optexp.optimizers.stacked.base import StackedOptimizer, Unstackable, settings_of
 from optexp.optimizers.stacked.lion import Lion
 from optexp.optimizers.stacked.rmsprop import RMSprop
@@ -18,7 +18,7 @@ __all__ = ["StackedOptimizer", "Unstackable", "settings_of", "stacked_rule"]
 _RULES: dict[Any, type[StackedOptimizer]] = {
     torch.optim.SGD: SGD,
     torch.optim.Adam: Adam,
-    torch.optim.AdamW: AdamW,
+    torch.optim.AdamW: Adam,  # both have the setting in which they differ
     torch.optim.RMSprop: RMSprop,
     torch.optim.Adagrad: Adagrad,
 }

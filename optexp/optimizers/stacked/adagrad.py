@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
+from optexp.optimizers.fused_kernels import FUSED_KERNELS
 from optexp.optimizers.stacked.base import Settings, StackedOptimizer
 
 
@@ -20,7 +20,7 @@ class Adagrad(StackedOptimizer):
 
     arguments = frozenset({"lr_decay", "weight_decay", "initial_accumulator_value", "eps", "maximize"})
     starts_with_state = True
-    kernel = "_fused_adagrad_"
+    kernel = FUSED_KERNELS[torch.optim.Adagrad]
 
     def _slot_names(self, settings: Settings) -> tuple[str, ...]:
         return ("sum",)
@@ -33,24 +33,15 @@ class Adagrad(StackedOptimizer):
 
     def _update(self, group: int, names: Sequence[str], count: int) -> None:
         fixed = self._fixed(group)
-        rates = [-own["lr"] / (1 + count * own["lr_decay"]) for own in self._of_group(group)]
-        columns = self._columns({"-decayed_lr": rates}, fixed)
+
+        def of_step() -> dict[str, list[float]]:
+            count = self.counts[names[0]]
+            return {"-decayed_lr": [-own["lr"] / (1 + count * own["lr_decay"]) for own in self._of_group(group)]}
+
+        columns = self._columns(of_step, fixed)
         for name in names:
             parameter, total = self.parameters[name], self.slots[name]["sum"]
             column = columns.at(parameter.ndim)
             gradient, room = self._gradient(name, column, fixed), self._rooms(name)[1]
             root = torch.sqrt(total.addcmul_(gradient, gradient), out=room).add_(column["eps"])
             parameter.addcmul_(torch.div(gradient, root, out=room), column["-decayed_lr"])
-
-    def _update_member(self, settings: Settings, tensors: dict[str, list[Tensor]], count: int) -> None:
-        torch._fused_adagrad_(
-            tensors["parameters"],
-            tensors["gradients"],
-            tensors["sum"],
-            tensors["steps"],
-            lr=settings["lr"],
-            lr_decay=settings["lr_decay"],
-            weight_decay=settings["weight_decay"],
-            eps=settings["eps"],
-            maximize=settings["maximize"],
-        )

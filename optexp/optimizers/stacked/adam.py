@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
+from optexp.optimizers.fused_kernels import FUSED_KERNELS
 from optexp.optimizers.stacked.base import Settings, StackedOptimizer
 
 
@@ -17,12 +17,12 @@ class Adam(StackedOptimizer):
 
     With `amsgrad`, the same in all members, the largest v so far stands in the root. Members with
     `decoupled_weight_decay` shrink their weights by the fraction `lr * weight_decay` first, and their d is the pure
-    gradient.
+    gradient: AdamW (Loshchilov & Hutter, 2019).
     """
 
     arguments = frozenset({"betas", "eps", "weight_decay", "amsgrad", "maximize", "decoupled_weight_decay"})
     shared = ("amsgrad",)
-    kernel = "_fused_adam_"
+    kernel = FUSED_KERNELS[torch.optim.Adam]
 
     def _slot_names(self, settings: Settings) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if settings["amsgrad"] else ("exp_avg", "exp_avg_sq")
@@ -38,18 +38,19 @@ class Adam(StackedOptimizer):
         }
 
     def _update(self, group: int, names: Sequence[str], count: int) -> None:
-        settings, steps = self._of_group(group), count + 1
-        fixed = self._fixed(group)
-        columns = self._columns(
-            {
+        fixed, settings = self._fixed(group), self._of_group(group)
+
+        def of_step() -> dict[str, list[float]]:
+            steps = self.counts[names[0]] + 1
+            return {
                 "-step_size": [-own["lr"] / (1 - own["betas"][0] ** steps) for own in settings],
                 "root_correction": [(1 - own["betas"][1] ** steps) ** 0.5 for own in settings],
                 "kept": [
                     1 - own["lr"] * own["weight_decay"] if own["decoupled_weight_decay"] else 1.0 for own in settings
                 ],
-            },
-            fixed,
-        )
+            }
+
+        columns = self._columns(of_step, fixed)
         for name in names:
             parameter, slots = self.parameters[name], self.slots[name]
             column = columns.at(parameter.ndim)
@@ -63,27 +64,3 @@ class Adam(StackedOptimizer):
                 second = torch.maximum(slots["max_exp_avg_sq"], second, out=slots["max_exp_avg_sq"])
             root = torch.sqrt(second, out=room).div_(column["root_correction"]).add_(column["eps"])
             parameter.addcmul_(torch.div(slots["exp_avg"], root, out=room), column["-step_size"])
-
-    def _update_member(self, settings: Settings, tensors: dict[str, list[Tensor]], count: int) -> None:
-        update = torch._fused_adamw_ if settings["decoupled_weight_decay"] else torch._fused_adam_
-        update(
-            tensors["parameters"],
-            tensors["gradients"],
-            tensors["exp_avg"],
-            tensors["exp_avg_sq"],
-            tensors.get("max_exp_avg_sq", []),
-            tensors["steps"],
-            lr=settings["lr"],
-            beta1=settings["betas"][0],
-            beta2=settings["betas"][1],
-            weight_decay=settings["weight_decay"],
-            eps=settings["eps"],
-            amsgrad=settings["amsgrad"],
-            maximize=settings["maximize"],
-        )
-
-
-class AdamW(Adam):
-    """torch.optim.AdamW (Loshchilov & Hutter, 2019): Adam with `decoupled_weight_decay`."""
-
-    kernel = "_fused_adamw_"

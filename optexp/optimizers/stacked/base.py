@@ -11,7 +11,7 @@ exist, do the same member by member (see `kernels`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optexp.errors import BadInput, Unstackable
+from optexp.optimizers.fused_kernels import FusedKernel
 from optexp.optimizers.stacked.kernels import MemberViews, pays_off
+from optexp.transfers import to_device
 
 Settings = dict[str, Any]
 """A param_group of a torch optimizer without its parameters."""
@@ -45,15 +47,21 @@ def settings_of(optimizer: Optimizer) -> list[Settings]:
 class Columns:
     """Numbers of R members as tensors [R, 1, ...] that broadcast against stacked tensors of any rank.
 
-    All columns travel to the device in one copy from pinned memory, for which the host does not wait. `more` are
-    columns that are there already.
+    All columns travel to the device in one copy, see `to_device`. `more` are columns that are there already.
     """
 
-    def __init__(self, like: Tensor, columns: Mapping[str, Sequence[float]], more: Columns | None = None) -> None:
-        table = torch.tensor(list(columns.values()), dtype=like.dtype, pin_memory=like.is_cuda)
-        self.nonzero = {name for name, column in columns.items() if any(column)}
-        self._names = list(columns)
-        self._table = table.to(like.device, non_blocking=True)
+    def __init__(
+        self, like: Tensor, columns: Callable[[], Mapping[str, Sequence[float]]], more: Columns | None = None
+    ) -> None:
+        self._names: list[str] = []
+        self.nonzero: set[str] = set()
+
+        def table() -> Tensor:
+            found = columns()
+            self._names, self.nonzero = list(found), {name for name, column in found.items() if any(column)}
+            return torch.tensor(list(found.values()), dtype=like.dtype)
+
+        self._table = to_device(table, like.device)
         self._more = more
         self._shaped: dict[int, dict[str, Tensor]] = {}
 
@@ -82,8 +90,8 @@ class StackedOptimizer:
     """Whether torch keeps a `step` in the state of each parameter."""
     starts_with_state: ClassVar[bool] = False
     """Whether torch fills the state when it builds the optimizer, and not at the first gradient."""
-    kernel: ClassVar[str | None] = None
-    """The name of torch's fused kernel."""
+    kernel: ClassVar[FusedKernel | None] = None
+    """torch's fused kernel that does the same for one member."""
 
     def __init__(
         self,
@@ -125,13 +133,9 @@ class StackedOptimizer:
         return {}
 
     def _update(self, group: int, names: Sequence[str], count: int) -> None:
-        """Update parameters of a group from their gradients; `count` is the number of gradients seen before this."""
-        raise NotImplementedError
+        """Update parameters of a group from their gradients; `count` is the number of gradients seen before this.
 
-    def _update_member(self, settings: Settings, tensors: dict[str, list[Tensor]], count: int) -> None:
-        """Do the same for one member with torch's fused kernel.
-
-        `tensors` are lists of the member's "parameters", "gradients" and slots, and the "steps" with this one.
+        A captured update is repeated with other rates and counts (`self.counts`): what depends on them is a column.
         """
         raise NotImplementedError
 
@@ -140,17 +144,26 @@ class StackedOptimizer:
 
     # ------------------------------------------------------------------------------------------------------- the step
 
-    @torch.no_grad()
     def step(self, learning_rates: Sequence[float]) -> None:
         """Update all members once, from `parameter.grad` and with one learning rate for each member.
 
         A parameter without a gradient is left alone, as torch does. The gradients are not changed.
         """
+        self.prepare(learning_rates)
+        self.update()
+        self.advance()
+
+    def prepare(self, learning_rates: Sequence[float]) -> None:
+        """Take the learning rates of the next update, which is still to be made."""
         if self._loaded_counts:
             self._settle_counts()
         for member, rate in zip(self.settings, learning_rates, strict=True):
             for settings in member:
                 settings["lr"] = rate
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Do what a step does on the device; it may be captured and repeated, between `prepare` and `advance`."""
         for group, names in enumerate(self.groups):
             by_count: dict[int, list[str]] = {}
             for name in names:
@@ -160,21 +173,26 @@ class StackedOptimizer:
                 if count == 0:
                     self._create_slots(group, batch)
                 self._update_batch(group, batch, count)
-                for name in batch:
-                    self.counts[name] = count + 1 if self.counts_steps else 1
+
+    def advance(self) -> None:
+        """Count the step that was made."""
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                self.counts[name] = self.counts[name] + 1 if self.counts_steps else 1
 
     def _update_batch(self, group: int, names: list[str], count: int) -> None:
         if self.by_kernel is None:
             self.by_kernel = pays_off(self.kernel)
-        if self.by_kernel and self._views.possible(names, self.parameters):
+        if self.by_kernel and self.kernel and self._views.possible(names, self.parameters):
             steps = [torch.tensor(count + 1.0)] * len(names)
             for member, tensors in enumerate(self._views.cut(names, self.parameters, self.slots)):
-                tensors["steps"] = steps
-                self._update_member(self.settings[member][group], tensors, count)
+                tensors["step"] = steps
+                settings, gradients = self.settings[member][group], tensors["gradients"]
+                self.kernel.update(settings, tensors["parameters"], gradients, tensors, None, count == 0)
         else:
             self._update(group, names, count)
 
-    def _columns(self, columns: Mapping[str, Sequence[float]], more: Columns | None = None) -> Columns:
+    def _columns(self, columns: Callable[[], Mapping[str, Sequence[float]]], more: Columns | None = None) -> Columns:
         return Columns(next(iter(self.parameters.values())), columns, more)
 
     def _of_group(self, group: int) -> list[Settings]:
@@ -190,7 +208,7 @@ class StackedOptimizer:
                 "sign": [-1.0 if own.get("maximize", False) else 1.0 for own in settings],
                 "weight_decay": [own["weight_decay"] for own in settings],
             }
-            self._fixed_columns[group] = self._columns(common | self._hyperparameters(settings))
+            self._fixed_columns[group] = self._columns(lambda: common | self._hyperparameters(settings))
         return self._fixed_columns[group]
 
     def _gradient(self, name: str, column: Mapping[str, Tensor], fixed: Columns) -> Tensor:

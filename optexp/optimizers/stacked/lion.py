@@ -34,17 +34,17 @@ class Lion(StackedOptimizer):
             "shrinking": [own["weight_decay"] if own["weight_decouple"] else 0.0 for own in settings],
         }
 
-    def step(self, learning_rates: Sequence[float]) -> None:
-        """Update all members once; the original counts its steps in the groups and not in the state."""
+    def advance(self) -> None:
+        """Count the step that was made, as the original does: in the groups and not in the state."""
+        super().advance()
         for member in self.settings:
             for settings in member:
                 settings["step"] = settings.get("step", 0) + 1
-        super().step(learning_rates)
 
     def _update(self, group: int, names: Sequence[str], count: int) -> None:
         fixed, settings = self._fixed(group), self._of_group(group)
         columns = self._columns(
-            {"-lr": [-own["lr"] for own in settings], "kept": [1 - _shrinkage(own) for own in settings]}, fixed
+            lambda: {"-lr": [-own["lr"] for own in settings], "kept": [1 - _shrinkage(own) for own in settings]}, fixed
         )
         for name in names:
             parameter, momentum = self.parameters[name], self.slots[name]["exp_avg"]

@@ -34,7 +34,7 @@ class RMSprop(StackedOptimizer):
 
     def _update(self, group: int, names: Sequence[str], count: int) -> None:
         fixed = self._fixed(group)
-        columns = self._columns({"-lr": [-own["lr"] for own in self._of_group(group)]}, fixed)
+        columns = self._columns(lambda: {"-lr": [-own["lr"] for own in self._of_group(group)]}, fixed)
         for name in names:
             parameter, slots = self.parameters[name], self.slots[name]
             column = columns.at(parameter.ndim)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
+from optexp.optimizers.fused_kernels import FUSED_KERNELS
 from optexp.optimizers.stacked.base import Settings, StackedOptimizer
 
 
@@ -19,7 +19,7 @@ class SGD(StackedOptimizer):
 
     arguments = frozenset({"momentum", "dampening", "weight_decay", "nesterov", "maximize"})
     counts_steps = False
-    kernel = "_fused_sgd_"
+    kernel = FUSED_KERNELS[torch.optim.SGD]
 
     def _slot_names(self, settings: Settings) -> tuple[str, ...]:
         return ("momentum_buffer",) if settings["momentum"] != 0 else ()
@@ -35,7 +35,7 @@ class SGD(StackedOptimizer):
 
     def _update(self, group: int, names: Sequence[str], count: int) -> None:
         fixed = self._fixed(group)
-        columns = self._columns({"-lr": [-own["lr"] for own in self._of_group(group)]}, fixed)
+        columns = self._columns(lambda: {"-lr": [-own["lr"] for own in self._of_group(group)]}, fixed)
         for name in names:
             parameter = self.parameters[name]
             column = columns.at(parameter.ndim)
@@ -52,17 +52,3 @@ class SGD(StackedOptimizer):
                 else:
                     direction = buffer
             parameter.addcmul_(direction, column["-lr"])
-
-    def _update_member(self, settings: Settings, tensors: dict[str, list[Tensor]], count: int) -> None:
-        torch._fused_sgd_(
-            tensors["parameters"],
-            tensors["gradients"],
-            tensors["momentum_buffer"] if settings["momentum"] != 0 else [],
-            lr=settings["lr"],
-            momentum=settings["momentum"],
-            dampening=settings["dampening"],
-            weight_decay=settings["weight_decay"],
-            nesterov=settings["nesterov"],
-            maximize=settings["maximize"],
-            is_first_step=count == 0,
-        )
