@@ -210,14 +210,14 @@ class SingleRun:
             fixed["optim/loss_scale"] = self.scaler.get_scale()
         if isinstance(self.log, HostLog):
             losses, norms = self.log.losses, self.log.norms
-            row = self._row(first, losses, norms, {tag: float(value) for tag, value in observed.items()}) | fixed
+            row = self._row(first, losses, norms, fixed, {tag: float(value) for tag, value in observed.items()})
             reading = Reading(lambda _: [row])
         else:
 
             def rows(found: list[Tensor]) -> list[Row]:
                 entries, *values = found
                 numbers = {tag: value.item() for tag, value in zip(observed, values, strict=True)}
-                return [self._row(first, entries[:, 0].tolist(), entries[:, 1].tolist(), numbers) | fixed]
+                return [self._row(first, entries[:, 0].tolist(), entries[:, 1].tolist(), fixed, numbers)]
 
             on_device = [torch.as_tensor(value, device=self.device) for value in observed.values()]
             reading = Reading(rows, [self.log.entries(), *on_device])
@@ -225,7 +225,7 @@ class SingleRun:
         self.observations = {}
         return reading
 
-    def _row(self, first: int, losses: list[float], norms: list[float], observed: dict[str, float]) -> Row:
+    def _row(self, first: int, losses: list[float], norms: list[float], fixed: Row, observed: Row) -> Row:
         """Return the measurements of steps from `first` on, and enter a divergence among them."""
         if self.guard.on_device and (late := first_nonfinite(first, losses, norms)) is not None:
             self.divergences.setdefault(0, late)
@@ -238,6 +238,7 @@ class SingleRun:
             row = {"train/loss": sum(losses) / len(losses), "optim/grad_norm": norms[-1]}
             if self.clip_norm is not None:
                 row["optim/clipped"] = sum(norm > self.clip_norm for norm in norms) / len(norms)
+        row |= fixed
         if "number" in observed:
             row["train/accuracy"] = observed.pop("correct") / max(observed.pop("number"), 1)
         return row | observed

@@ -15,7 +15,10 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class GroupConsole:
-    """Prints a line every few seconds, one at the end, and one for every member that does not simply complete."""
+    """Prints a line every few seconds, one at the end, and one for every member that does not simply complete.
+
+    `name` begins every line of the group: `members 0-31`.
+    """
 
     def __init__(self, total_steps: int, name: str, members: int) -> None:
         self.members = members

@@ -13,11 +13,11 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -57,36 +57,53 @@ class Children:
                     os.kill(process, signal.SIGKILL)
 
     def _fork(self, index: int, work: Callable[[], Any]) -> None:
-        receiver, sender = Pipe(duplex=False)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        process = os.fork()
-        if process == 0:
-            status = 1
-            try:
-                os.setpgid(0, 0)
-                _die_with_parent()
-                for number in SIGNALS:
-                    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-                for other in self._running:
-                    other.close()
+        # A signal waits until the child is known here and handles signals in its own way; else it would miss the child.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            receiver, sender = Pipe(duplex=False)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            parent = os.getpid()
+            process = os.fork()
+            if process == 0:
                 receiver.close()
-                sender.send_bytes(pickle.dumps(work()))
-                status = 0
-            except BaseException:  # noqa: BLE001 - nothing may return into the parent's code from here
-                traceback.print_exc()
-            finally:
+                self._work(work, sender, parent, before)
+            sender.close()
+            self._running[receiver] = (index, process)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _work(self, work: Callable[[], Any], sender: Connection, parent: int, unblocked: Iterable[int]) -> NoReturn:
+        """Send the parent what `work` returns, and end this process, which is the child."""
+        status = 1
+        try:
+            os.setpgid(0, 0)
+            _die_with_parent(parent)
+            for number in _listened():
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+            for other in self._running:
+                other.close()
+            answer = pickle.dumps(work())
+            with contextlib.suppress(BrokenPipeError):  # the parent was killed: nobody waits for the answer
+                sender.send_bytes(answer)
+            status = 0
+        except KeyboardInterrupt:
+            status = 128 + signal.SIGINT
+        except BaseException:  # noqa: BLE001 - nothing may return into the parent's code from here
+            traceback.print_exc()
+        finally:
+            try:
                 sys.stdout.flush()
                 sys.stderr.flush()
+            finally:
                 os._exit(status)
-        sender.close()
-        self._running[receiver] = (index, process)
 
     def _collected(self, pipe: Connection) -> tuple[int, Any]:
         index, process = self._running.pop(pipe)
         try:
             answer = pipe.recv_bytes()
-        except EOFError:
+        except (EOFError, OSError):  # it has died before or while it answered
             answer = None
         pipe.close()
         _, status = os.waitpid(process, 0)
@@ -107,7 +124,7 @@ class Children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, number)
 
-        before = {number: signal.signal(number, receive) for number in SIGNALS}
+        before = {number: signal.signal(number, receive) for number in _listened()}
         try:
             yield
         finally:
@@ -115,10 +132,17 @@ class Children:
                 signal.signal(number, handler)
 
 
+def _listened() -> list[signal.Signals]:
+    """Return the signals that end a sweep: not SIGHUP under nohup."""
+    return [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+
+
 def can_fork() -> bool:
     return sys.platform == "linux"
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Have the kernel end this process when its parent dies, whatever kills that."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it has died already
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -6,6 +6,7 @@ in halves when memory was short and else one by one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -67,7 +68,7 @@ class FusedLauncher:
     ) -> None:
         """Plan, and refuse with BadInput what cannot run, before anything is created."""
         for key, value in (("group_size", group_size), ("workers", workers)):
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (type(value) is not int or value < 1):
                 raise BadInput(f"hydra.launcher.{key}={value}: must be a whole number of at least 1, or null")
         self.prefix = list(prefix)
         self.size = group_size
@@ -75,6 +76,7 @@ class FusedLauncher:
         self.groups: list[Group] = []
         self.alone: list[Entry] = []
         self._reasons: dict[str, int] = {}  # why members are not fused, and how many
+        self._programs = 0  # how many there have been so far
         torch.set_num_threads(1)  # threads of a pool do not survive a fork
         for alike_entries in alike(entries):
             self._plan(alike_entries)
@@ -128,8 +130,10 @@ class FusedLauncher:
         size = self.size
         if size is None:
             outcome = next((found for _, found in self._run([partial(self._measure, group)], entries, 1)), None)
+            if self.children.received is not None:
+                return
             if not isinstance(outcome, int):
-                reason = outcome.reason if isinstance(outcome, Apart | Died) else "interrupted"
+                reason = str(getattr(outcome, "reason", outcome))
                 say(f"{len(entries)} members train one by one: {reason}")
                 self._leave_alone(entries, reason)
                 return
@@ -137,20 +141,24 @@ class FusedLauncher:
         parts = _equal_parts(
             entries, max(-(-len(entries) // size), min(self._side_by_side(entries), len(entries) // 2))
         )
-        say(f"{len(entries)} members in {len(parts)} program{'s' * (len(parts) > 1)} of {len(parts[0])}")
+        sizes = " or ".join(map(str, sorted({len(part) for part in parts})))
+        say(f"{len(entries)} members in {len(parts)} program{'s' * (len(parts) > 1)} of {sizes}")
         self._train_programs(group, parts)
 
-    def _train_programs(self, group: Group, parts: Sequence[list[Entry]], resume: bool = False) -> None:
+    def _train_programs(self, group: Group, parts: Sequence[list[Entry]]) -> None:
         """Train each part in a program, and see to it that all members come to an end of their own."""
         halves, left_alone = [], []
-        works = [partial(self._train_program, group, part, resume) for part in parts]
+        self._plan_programs(parts)
+        works = [partial(self._train_program, group, part) for part in parts]
         for index, outcome in self._run(works, group.entries, self._side_by_side(group.entries)):
             self._note(parts[index])
             left = [entry for entry in parts[index] if entry.record.status not in SETTLED]
-            if not left or self._stopped(left):
-                continue
             died = isinstance(outcome, Died)
-            reason = outcome.reason if died else str(left[0].record.reason)
+            if not left or self._stopped(left):
+                if isinstance(outcome, str):
+                    say(outcome)
+                continue
+            reason = outcome.reason if died else outcome or str(left[0].record.reason)
             if len(left) > 3 and ((died and outcome.killed) or "memory" in reason):  # the system kills what is too big
                 say(f"{len(left)} members go on in two programs: {reason}")
                 halves += _equal_parts(left, 2)
@@ -158,14 +166,22 @@ class FusedLauncher:
                 say(f"{len(left)} members go on one by one: {reason}")
                 left_alone += left
         if halves:
-            self._train_programs(group, halves, resume=True)
+            self._train_programs(group, halves)
         self._train_alone(left_alone)
+
+    def _plan_programs(self, parts: Sequence[list[Entry]]) -> None:
+        """Enter into sweep.json which members train together."""
+        for part in parts:
+            for entry in part:
+                entry.record.program = self._programs
+            self._programs += 1
+        self.record.write(self.folder)
 
     def _side_by_side(self, entries: Sequence[Entry]) -> int:
         """Return how many processes to train in: one for each core, while steps are too small for several threads."""
         if not _forks(entries[0]):
             return 1
-        return self.workers or (os.cpu_count() or 1 if entries[0].small else 1)
+        return self.workers or (_cores() if entries[0].small else 1)
 
     def _run(
         self, works: Sequence[Callable[[], Any]], entries: Sequence[Entry], at_most: int
@@ -191,19 +207,23 @@ class FusedLauncher:
         most = -(-len(entries) // min(self._side_by_side(entries), len(entries) // 2))
         try:
             size, reason = group_size([self._built(group, entry) for entry in entries[:2]], most)
-        except Unstackable as error:
-            return Apart(str(error))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything
+            return Apart(_one_line(error))
         return size or Apart(reason)
 
-    def _train_program(self, group: Group, entries: Sequence[Entry], resume: bool) -> None:
-        """Train members in one program. Runs in a child process."""
+    def _train_program(self, group: Group, entries: Sequence[Entry]) -> str | None:
+        """Train members in one program, from their last checkpoints if they have begun. Runs in a child process.
+
+        Returns what has ended the program and is in the record of no member, or None.
+        """
         keep_freed_memory()
         try:
+            resume = any(self._has_begun(entry) for entry in entries)
             jobs = [self._job(entry, self._built(group, entry)) for entry in entries]
-            numbers = f"{entries[0].record.number}-{entries[-1].record.number}"
-            execute_together(jobs, fuse([job.training for job in jobs]), numbers, resume)
-        except (BadInput, StorageError, Unstackable) as error:
-            say(str(error))
+            execute_together(jobs, fuse([job.training for job in jobs]), _named(entries), resume)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything; the members go on
+            return _one_line(error)
+        return None
 
     def _built(self, group: Group, entry: Entry) -> Training:
         if entry is group.entries[0]:
@@ -213,9 +233,12 @@ class FusedLauncher:
 
     def _job(self, entry: Entry, training: Training) -> Job:
         path = self.folder / entry.record.directory
-        if not (path / RUN_FILE).exists():
+        if not self._has_begun(entry):
             self.hydra_files.write(entry.record.directory, entry.record.number, entry.composed)
         return Job(training, path, self._command(entry), entry.words, self._title(entry))
+
+    def _has_begun(self, entry: Entry) -> bool:
+        return (self.folder / entry.record.directory / RUN_FILE).exists()
 
     def _title(self, entry: Entry) -> str:
         return f"{entry.record.directory} ({entry.record.number + 1} of {len(self.record.members)})"
@@ -225,60 +248,98 @@ class FusedLauncher:
 
     def _train_alone(self, entries: Sequence[Entry]) -> None:
         """Train members one by one, each in a process of its own where that is possible, several at a time."""
+        for entry in entries:
+            entry.record.program = None
         small = [entry for entry in entries if entry.small]
         for part in (small, [entry for entry in entries if not entry.small]):  # a large one wants all cores
             works = [partial(self._train_single, entry) for entry in part]
             for index, outcome in self._run(works, part, self._side_by_side(part)) if part else ():
                 self._settle(part[index], outcome)
 
-    def _train_single(self, entry: Entry) -> None:
-        """Train one member alone, from its last checkpoint if it has begun. Runs in the child process."""
+    def _train_single(self, entry: Entry) -> str | None:
+        """Train one member alone, from its last checkpoint if it has begun. Runs in the child process.
+
+        Returns what has kept it from it and is not in its record, or None.
+        """
         composed, path = entry.composed, self.folder / entry.record.directory
         try:
-            if (path / RUN_FILE).exists():
+            if self._has_begun(entry):
                 training = assemble(composed.config, check_composed(composed), composed.choices, resuming=True)
                 execute(training, path, self._command(entry), entry.words, self._title(entry), resume=True)
-                return
+                return None
             self.hydra_files.write(entry.record.directory, entry.record.number, composed)
             prepare(composed).run(path, self._command(entry), entry.words, member=self._title(entry))
-        except Exception as error:  # noqa: BLE001 - code of the user's may do anything; the other members must go on
-            reason = str(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything; the others go on
             if not isinstance(error, BadInput | StorageError):
-                reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-                (path / "optexp.log").write_text(traceback.format_exc())
-            self._fail(entry, reason)
-            say(f"{self._title(entry)}  failed  {reason}")
-
-    def _fail(self, entry: Entry, reason: str) -> None:
-        """Record that a member failed, whether it has begun a record of its own or not."""
-        path, config = self.folder / entry.record.directory, entry.config
-        if (path / RUN_FILE).exists():
-            RunRecord(path, read_run(path).info).finish("failed", reason)
-            return
-        path.mkdir(exist_ok=True)
-        info = {"seed": config["seed"], "overrides": entry.words, "config_hash": config_hash(config)}
-        RunRecord.create(path, config, self._command(entry), info).finish("failed", reason)
+                with contextlib.suppress(OSError), (path / "optexp.log").open("a") as file:
+                    file.write(traceback.format_exc())  # where that fails, the reason is reported all the same
+            return _one_line(error)
+        return None
 
     def _settle(self, entry: Entry, outcome: Any) -> None:
         """Enter how a member that was trained alone has ended."""
-        if isinstance(outcome, Died) and self.children.received is None:
-            self._fail(entry, outcome.reason)
-            say(f"{self._title(entry)}  failed  {outcome.reason}")
+        died = isinstance(outcome, Died)
+        reason = outcome.reason if died else outcome
         self._note([entry])
+        if reason is not None and not (died and self.children.received is not None):
+            if entry.record.status not in SETTLED:
+                self._fail(entry, reason)
+                self._note([entry])
+            say(f"{self._title(entry)}  {entry.record.status.replace('_', ' ')}  {reason}")
         self._stopped([entry])
+
+    def _fail(self, entry: Entry, reason: str) -> None:
+        """Record that a member failed, whether it has begun a record of its own or not. Raises StorageError."""
+        path, config = self.folder / entry.record.directory, entry.config
+        if self._has_begun(entry):
+            with contextlib.suppress(BadInput):  # into a record that cannot be read nothing can be entered either
+                RunRecord(path, read_run(path).info).finish("failed", reason)
+            return
+        try:
+            path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}") from error
+        info = {"seed": config["seed"], "overrides": entry.words, "config_hash": config_hash(config)}
+        RunRecord.create(path, config, self._command(entry), info).finish("failed", reason)
 
     def _note(self, entries: Sequence[Entry]) -> None:
         """Enter into sweep.json how members stand, as their run directories tell it."""
         for entry in entries:
-            path = self.folder / entry.record.directory
-            if (path / RUN_FILE).exists():
-                run = read_run(path)
-                entry.record.status, entry.record.reason = run.status, run.info.get("reason")
+            if self._has_begun(entry):
+                try:
+                    run = read_run(self.folder / entry.record.directory)
+                    entry.record.status, entry.record.reason = run.status, run.info.get("reason")
+                except BadInput as error:  # cut short by a crash; the other members go on
+                    entry.record.status, entry.record.reason = "failed", str(error)
         self.record.write(self.folder)
 
 
 def _forks(entry: Entry) -> bool:
     return entry.on_cpu and can_fork()
+
+
+def _cores() -> int:
+    """Return how many CPU cores this process may use, which a cluster limits."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _named(entries: Sequence[Entry]) -> str:
+    """Name members by their numbers: `members 0-31`, `members 0-3, 8-11`."""
+    numbers = [entry.record.number for entry in entries]
+    starts = [number for number in numbers if number - 1 not in numbers]
+    ends = [number for number in numbers if number + 1 not in numbers]
+    if len(starts) > 3:
+        return f"{len(numbers)} members of {numbers[0]}-{numbers[-1]}"
+    parts = [str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)]
+    return f"members {', '.join(parts)}"
+
+
+def _one_line(error: BaseException) -> str:
+    """Return what an error says, with its type unless the text was written for people."""
+    text = (
+        str(error) if isinstance(error, BadInput | StorageError | Unstackable) else f"{type(error).__name__}: {error}"
+    )
+    return text.strip().splitlines()[0]
 
 
 def _equal_parts(entries: Sequence[Entry], number: int) -> list[list[Entry]]:

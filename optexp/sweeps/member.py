@@ -19,6 +19,10 @@ from optexp.tasks import prepare
 log = logging.getLogger(__name__)
 
 
+class Ended(SystemExit):
+    """A signal has ended the sweep, while no member was training."""
+
+
 def run_member(cfg: DictConfig) -> float:
     """Run the task of a composed member in its output directory; return the value a sweeper minimizes.
 
@@ -34,7 +38,9 @@ def run_member(cfg: DictConfig) -> float:
     title = _title(path, int(hydra.job.num), overrides)
     try:
         result = prepare(composed).run(path, command, overrides, member=title)
-    except Exception as error:  # noqa: BLE001 - code of the user's may do anything; the other members must go on
+    except Ended:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything; the other members must go on
         reason = str(error)
         if not isinstance(error, BadInput | StorageError):
             reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]

@@ -14,14 +14,12 @@ from optexp.config.launch import claimed_directory, hydra_command_line, launch_s
 from optexp.errors import BadInput, Exit
 from optexp.records.console import relative, say
 from optexp.records.reading import flat
-from optexp.sweeps.member import run_member
+from optexp.sweeps.hydra_words import FUSED_LAUNCHER, is_foreign, separated, why_hydra, words_of_params
+from optexp.sweeps.member import Ended, run_member
 from optexp.sweeps.plan import Entry
 from optexp.sweeps.record import MemberRecord, SweepRecord, member_directory
 from optexp.sweeps.summary import collect, summarize
 from optexp.tasks import check_composed, prepare
-
-BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-FUSED_LAUNCHER = "optexp.sweeps.fused.FusedLauncher"
 
 
 def run_sweep(
@@ -32,21 +30,23 @@ def run_sweep(
     Every member is composed and checked before anything is created. Returns the exit status: 0 also when members
     diverged (that is data), MEMBERS_FAILED when some failed, 128 + signal when interrupted.
     """
+    words, params = separated(composer, words)
     base = composer.compose(composer.fixed(words))
-    foreign = base.hydra.sweeper._target_ != BASIC_SWEEPER
+    foreign = is_foreign(base)
     if not foreign and any(word.startswith("hydra.sweep.subdir=") for word in words):
         raise BadInput("hydra.sweep.subdir: members are named by what is swept; hydra.sweep.dir can be set")
     # A sweeper of somebody else's decides as it goes; what it asks for is checked member by member.
-    members, swept = ([], []) if foreign else composer.members([*_words_from_files(base), *words])
+    from_params = words_of_params(base, params)
+    members, swept = ([], []) if foreign else composer.members([*from_params, *words])
     composed = [_composed(composer, member) for member in members]
     record = SweepRecord(list(command), swept, _records(members, composed, swept))
-    fused, why_hydra = None, _why_hydra(base, foreign)
-    if why_hydra is None:
+    fused, by_hydra = None, why_hydra(base)
+    if by_hydra is None:
         entries = [Entry(config, member) for config, member in zip(composed, record.members, strict=True)]
         fused = _fused_launcher(base, entries, composer.config_dir)
     else:
         _prepare_one_of_each_kind(composed or [base])
-    plan = fused.plan() if fused else f"one after the other by Hydra: {why_hydra}"
+    plan = fused.plan() if fused else f"by Hydra: {by_hydra}"
     if dry_run:
         for member in members:
             print(f"ok: {shlex.join(['optexp', *member])}")
@@ -55,7 +55,7 @@ def run_sweep(
     for group in set(swept) & set(base.choices):  # the name of the sweep must not promise one choice of several
         base.hydra.runtime.choices[group] = None
     directory = claimed_directory(base, "hydra.sweep.dir")
-    record.write(directory.path)
+    record.create(directory.path)
     number = "members unknown so far" if foreign else f"{len(members)} member{'s' * (len(members) > 1)}"
     say(f"sweep of {number} in {relative(directory.path)}")
     say(f"  {plan}")
@@ -70,13 +70,13 @@ def run_sweep(
                 shared = [*composer.fixed(words), directory.override, *_instead_of_fused(base)]
                 launch_sweep(composer, shared, _jobs(record), run_member)
     except (SystemExit, KeyboardInterrupt) as stop:
-        status = int(stop.code or 0) if isinstance(stop, SystemExit) else int(Exit.SIGINT)
+        status = _status(stop)
     except Exception:
         status = int(Exit.UNEXPECTED)
         raise
     finally:
         record = collect(directory.path, record)
-        record.status = "interrupted" if status else "completed"
+        record.status = {int(Exit.DONE): "completed", int(Exit.UNEXPECTED): "failed"}.get(status, "interrupted")
         record.write(directory.path)
         summarize(directory.path, record)
     if status == 0 and any(
@@ -86,21 +86,10 @@ def run_sweep(
     return status
 
 
-def _why_hydra(base: Composed, foreign: bool) -> str | None:
-    """Return why one of Hydra's launchers must run the members, or None when ours can.
-
-    Raises BadInput when ours was asked for by name and cannot.
-    """
-    if base.hydra.launcher._target_ != FUSED_LAUNCHER:
-        return f"hydra/launcher={base.choices['hydra/launcher']}"
-    own = ("hydra.sweep.dir=", "hydra.launcher.")
-    asked = [word.lstrip("+~") for word in base.overrides]
-    aliens = [word for word in asked if word.startswith("hydra.") and not word.startswith(own)]
-    reasons = ["hydra/sweeper is not Hydra's own"] if foreign else []
-    reasons += aliens + (["hydra.callbacks"] if base.hydra.callbacks else [])
-    if reasons and "hydra/launcher=fused" in asked:
-        raise BadInput(f"hydra/launcher=fused: {reasons[0]} is for members that Hydra runs; add hydra/launcher=basic")
-    return reasons[0] if reasons else None
+def _status(stop: SystemExit | KeyboardInterrupt) -> int:
+    if isinstance(stop, KeyboardInterrupt):
+        return int(Exit.SIGINT)
+    return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
 
 
 def _instead_of_fused(base: Composed) -> list[str]:
@@ -121,9 +110,10 @@ def _ended_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the sweep, summary included, when they come while no member is training."""
 
     def end(number: int, frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
+        raise Ended(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    listened = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, end) for number in listened}
     try:
         yield
     finally:
@@ -133,13 +123,6 @@ def _ended_by_signals() -> Iterator[None]:
 
 def _jobs(record: SweepRecord) -> list[list[str]]:
     return [[*member.overrides, f"hydra.sweep.subdir={quoted(member.directory)}"] for member in record.members]
-
-
-def _words_from_files(base: Composed) -> list[str]:
-    params = base.hydra.sweeper.params or {}
-    if "trust" in params:
-        raise BadInput(f"hydra.sweeper.params.trust={params['trust']}: allowed on the command line only")
-    return [f"{key}={value}" for key, value in params.items()]
 
 
 def _composed(composer: Composer, words: Sequence[str]) -> Composed:

@@ -1,4 +1,4 @@
-"""`sweep.json`: which members a sweep has, with their overrides, directories and how each ended."""
+"""`sweep.json`: which members a sweep has, which train together, with their overrides, directories and ends."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from optexp.config.resolvers import member_slug
-from optexp.errors import StorageError
+from optexp.errors import BadInput, StorageError
+from optexp.records.console import relative
 from optexp.records.files import write_atomically
+from optexp.records.run_directory import RUN_FILE
 
 SWEEP_FILE = "sweep.json"
 
 
 @dataclass
 class MemberRecord:
-    """One member: its number, overrides, directory below the sweep's, values of the swept keys, and its end."""
+    """One member: its number, overrides, directory below the sweep's, values of the swept keys, and its end.
+
+    `program` is the plan of what trains together: members with the same number train in one program, and None is for
+    those that train alone. A member that goes on in another way, after its program was lost, has what it went on in.
+    """
 
     number: int
     overrides: list[str]
@@ -29,6 +35,7 @@ class MemberRecord:
     reason: str | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
     best: dict[str, Any] | None = None
+    program: int | None = None
 
 
 @dataclass
@@ -39,6 +46,25 @@ class SweepRecord:
     swept: list[str]
     members: list[MemberRecord]
     status: str = "running"
+
+    def create(self, folder: Path) -> None:
+        """Write a new sweep's sweep.json, exclusively: of two sweeps given the same folder only one can own it.
+
+        Raises BadInput when the folder holds a sweep or a run already, StorageError when it cannot be written.
+        """
+        for run in folder.glob(f"*/{RUN_FILE}"):
+            raise BadInput(
+                f"hydra.sweep.dir={relative(folder)}: already holds the run {run.parent.name}; name another directory"
+            )
+        try:
+            (folder / SWEEP_FILE).open("x").close()
+        except FileExistsError:
+            raise BadInput(
+                f"hydra.sweep.dir={relative(folder)}: already holds a sweep; name another directory"
+            ) from None
+        except OSError as error:
+            raise StorageError(f"cannot write {folder / SWEEP_FILE}: {error.strerror}") from error
+        self.write(folder)
 
     def write(self, folder: Path) -> None:
         """Write sweep.json in one piece; raises StorageError."""

@@ -21,10 +21,12 @@ METRICS = ("train/loss", "val/loss", "val/accuracy", "test/loss", "test/accuracy
 
 
 def collect(folder: Path, record: SweepRecord) -> SweepRecord:
-    """Return the record with each member's end, as the run directories tell it."""
-    runs = {run.path.name: run for run in find_runs(folder)}
+    """Return the record with each member's end, as the run directories tell it; StorageError when they are gone."""
+    if not folder.is_dir():
+        raise StorageError(f"{folder}: the directory of the sweep is gone")
+    runs = {str(run.path.relative_to(folder)): run for run in find_runs(folder)}
     members = record.members or [
-        MemberRecord(number, list(run.info.get("overrides", [])), run.path.name, {})
+        MemberRecord(number, list(run.info.get("overrides", [])), str(run.path.relative_to(folder)), {})
         for number, run in enumerate(runs.values())
     ]
     for member in members:
@@ -60,9 +62,17 @@ def summarize(folder: Path, record: SweepRecord) -> None:
     print(f"  tensorboard  {program('tensorboard')} --logdir {relative(folder)}")
     for member in record.members:
         if member.status == "interrupted":
-            print(f"  resume       {program('optexp')} resume {shlex.quote(relative(folder / member.directory))}")
+            trust = [word for word in member.overrides if word.startswith("trust=")]
+            words = ["resume", relative(folder / member.directory), *trust]
+            print(f"  resume       {program('optexp')} {shlex.join(words)}")
         elif member.status == "not started":
-            print(f"  start        {program('optexp')} {shlex.join(member.overrides)}")
+            print(f"  start        {program('optexp')} {shlex.join([*_config_dir(record), *member.overrides])}")
+
+
+def _config_dir(record: SweepRecord) -> list[str]:
+    """Return the words of the sweep's command line that name the user's own folder of groups, if any."""
+    words = record.command
+    return words[words.index("--config-dir") :][:2] if "--config-dir" in words else []
 
 
 def _row(member: MemberRecord, swept: Sequence[str]) -> dict[str, Any]:

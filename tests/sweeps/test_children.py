@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ def end(kind: str) -> None:
         os._exit(7)
     if kind == "SystemExit":
         raise SystemExit(3)
+    if kind == "KeyboardInterrupt":
+        raise KeyboardInterrupt
     if kind == "raise":
         raise ArithmeticError("planted")
     os.kill(os.getpid(), getattr(signal, kind))
@@ -47,6 +51,7 @@ def test_every_work_is_answered() -> None:
         ("exit", "the process ended with exit status 7", False),
         ("SystemExit", "the process ended with exit status 1", False),
         ("raise", "the process ended with exit status 1", False),
+        ("KeyboardInterrupt", "the process ended with exit status 130", False),
         ("SIGKILL", "the process was ended by SIGKILL", True),
         ("SIGSEGV", "the process was ended by SIGSEGV", False),
         ("SIGTERM", "the process was ended by SIGTERM", False),
@@ -55,6 +60,22 @@ def test_every_work_is_answered() -> None:
 def test_a_child_that_dies_takes_nobody_along(kind: str, reason: str, killed: bool) -> None:
     found = results([partial(answer, 1), partial(end, kind), partial(answer, 2)])
     assert found == {0: 1, 1: Died(reason, killed), 2: 2}
+
+
+def test_only_a_mistake_leaves_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    results([partial(end, "KeyboardInterrupt")])
+    assert capfd.readouterr().err == ""
+    results([partial(end, "raise")])
+    assert "ArithmeticError: planted" in capfd.readouterr().err
+
+
+def test_a_child_may_die_in_the_middle_of_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def send_a_part(self: Connection, answer: bytes) -> None:
+        os.write(self.fileno(), struct.pack("!i", len(answer)) + answer[:-1])
+        os._exit(9)
+
+    monkeypatch.setattr(Connection, "send_bytes", send_a_part)
+    assert results([partial(answer, 1)]) == {0: Died("the process ended with exit status 9", killed=False)}
 
 
 def stamp(folder: Path, name: str) -> None:
@@ -102,6 +123,34 @@ def test_signals_are_passed_on_and_nothing_begins_after_one(tmp_path: Path) -> N
     assert 3 not in found
     assert children.received == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_at_the_birth_of_a_child_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fork = os.fork
+
+    def signalled() -> int:
+        process = fork()
+        if process != 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(os, "fork", signalled)
+    children = Children()
+    with children.passing_on_signals():
+        found = dict(children.run([partial(time.sleep, 20), partial(answer, 1)], at_most=1))
+    assert found == {0: Died("the process was ended by SIGTERM", killed=False)}
+
+
+def test_hanging_up_is_ignored_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    children = Children()
+    try:
+        with children.passing_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            found = dict(children.run([partial(signal.getsignal, signal.SIGHUP)], at_most=1))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (found, children.received) == ({0: signal.SIG_IGN}, None)
 
 
 def test_whoever_stops_listening_leaves_no_children(tmp_path: Path) -> None:

@@ -116,6 +116,9 @@ def test_what_differs_in_more_than_numbers_is_grouped_apart(tmp_path: Path) -> N
     assert (ended.status, ended.err) == (0, "")
     assert statuses(tmp_path) == ["completed"] * 8
     assert ended.out.count("2 members in 1 program of 2") == 4
+    assert "\nmembers 0-1  step 30/30  " in ended.out
+    record = json.loads((sweep_in(tmp_path) / "sweep.json").read_text())
+    assert [member["program"] for member in record["members"]] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert "  2 members fused; 2 members fused; 2 members fused; 2 members fused" in ended.out
 
 
@@ -127,18 +130,18 @@ def test_reasons_are_given(tmp_path: Path) -> None:
     ended = here(tmp_path, *MLP, "model.hidden=[16],[8]", "--dry-run")
     assert ended.out.splitlines()[-1].endswith("; 2 one by one (no other of its kind)")
     ended = here(tmp_path, *MLP, "seed=0,1", "hydra/launcher=basic", "--dry-run")
-    assert ended.out.splitlines()[-1].endswith("; one after the other by Hydra: hydra/launcher=basic")
+    assert ended.out.splitlines()[-1].endswith("; by Hydra: hydra/launcher=basic")
 
 
 def test_hydras_settings_for_jobs_are_not_ignored(tmp_path: Path) -> None:
     ended = here(tmp_path, *MLP, "seed=0,1", "hydra.job.chdir=true", "--dry-run")
-    assert ended.out.splitlines()[-1].endswith("; one after the other by Hydra: hydra.job.chdir=true")
+    assert ended.out.splitlines()[-1].endswith("; by Hydra: hydra.job.chdir=true")
     ended = here(tmp_path, *MLP, "seed=0,1", "hydra.job.chdir=true", "hydra/launcher=fused")
     assert ended.status == 2
     assert "hydra.job.chdir=true is for members that Hydra runs; add hydra/launcher=basic" in ended.err
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "True"])
 def test_settings_of_the_launcher_are_checked(tmp_path: Path, value: str) -> None:
     for key in ("group_size", "workers"):
         ended = here(tmp_path, *MLP, "seed=0,1", f"hydra.launcher.{key}={value}")
@@ -196,13 +199,13 @@ def stepping(self, number, *rest):
 fused.FusedRuns.step = stepping
 """,
     "exit_when_alone_with_seed_1": """
-from optexp.engine import program
-step = program.SingleRun.step
+from optexp.assemble import SingleRun
+step = SingleRun.step
 def stepping(self, *rest):
     if self.step_state.seed == 1:
         os._exit(3)
     return step(self, *rest)
-program.SingleRun.step = stepping
+SingleRun.step = stepping
 """,
 }
 
@@ -283,7 +286,8 @@ def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/*/metrics.jsonl"))) == 2, process)
     child = read_run(next(tmp_path.glob("outputs/sweeps/*/*/0*"))).info["process"]["pid"]
     process.kill()
-    process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
+    assert err == ""
     wait_for(lambda: not Path(f"/proc/{child}/stat").exists() or " Z " in Path(f"/proc/{child}/stat").read_text(), None)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from optexp.errors import StorageError
+from optexp.errors import BadInput, StorageError
 from optexp.sweeps.record import MemberRecord, SweepRecord, member_directory
 
 
@@ -26,10 +28,36 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]  # no temporary file is left
 
 
+def test_a_record_from_before_programs_were_noted_can_be_read(tmp_path: Path) -> None:
+    record().write(tmp_path)
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    for member in content["members"]:
+        del member["program"]
+    (tmp_path / "sweep.json").write_text(json.dumps(content))
+    assert SweepRecord.read(tmp_path) == record()
+
+
+def test_a_folder_belongs_to_one_sweep(tmp_path: Path) -> None:
+    record().create(tmp_path)
+    with pytest.raises(BadInput, match=r"^hydra\.sweep\.dir=.*: already holds a sweep; name another directory$"):
+        SweepRecord(["optexp"], [], []).create(tmp_path)
+    assert SweepRecord.read(tmp_path) == record()
+
+
+def test_a_folder_with_runs_is_no_place_for_a_sweep(tmp_path: Path, make_run: Any) -> None:
+    """Else what an earlier run left would count as the result of a member of the same name."""
+    make_run(tmp_path / "0-lr=0.1")
+    with pytest.raises(BadInput, match=r"already holds the run 0-lr=0\.1; name another directory"):
+        record().create(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["0-lr=0.1"]
+
+
 def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"cannot write .*sweep\.json: Not a directory"):
         record().write(tmp_path / "file")
+    with pytest.raises(StorageError, match=r"cannot write .*sweep\.json: Not a directory"):
+        record().create(tmp_path / "file")
 
 
 def test_directories_sort_by_number_and_show_what_was_swept() -> None:

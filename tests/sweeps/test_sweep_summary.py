@@ -69,7 +69,7 @@ def test_members_of_a_foreign_sweeper_are_found_on_disk(tmp_path: Path, make_run
     make_run(tmp_path / "b" / "1")
     make_run(tmp_path / "a")
     record = collect(tmp_path, SweepRecord(["optexp"], [], []))
-    assert sorted(member.directory for member in record.members) == ["1", "a"]
+    assert sorted(member.directory for member in record.members) == ["a", "b/1"]
     assert [member.number for member in record.members] == [0, 1]
 
 
@@ -120,6 +120,20 @@ def test_a_sweep_without_results_is_summarized_too(tmp_path: Path, capsys: pytes
     assert rows_of(tmp_path) == []
 
 
+def test_commands_to_go_on_are_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["optimizer.lr=0.1", "trust=[mine]"]
+    members = [MemberRecord(0, words, "0-x", {}, "interrupted"), MemberRecord(1, words, "1-x", {})]
+    summarize(tmp_path, SweepRecord(["optexp", "-m", "--config-dir", "my files", *words], [], members))
+    lines = [
+        line.split("optexp ")[-1]
+        for line in capsys.readouterr().out.splitlines()
+        if "  resume" in line or "  start" in line
+    ]
+    assert lines == [f"resume {tmp_path}/0-x 'trust=[mine]'", "--config-dir 'my files' optimizer.lr=0.1 'trust=[mine]'"]
+
+
 def test_a_folder_that_is_gone_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="the directory of the sweep is gone"):
+        collect(tmp_path / "gone", swept(LR, values={LR: [0.1]}))
     with pytest.raises(StorageError, match="cannot write the summary"):
         summarize(tmp_path / "gone", swept(LR, values={LR: [0.1]}))
