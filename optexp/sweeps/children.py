@@ -37,6 +37,7 @@ class Children:
     def __init__(self) -> None:
         self.received: int | None = None
         self._running: dict[Connection, tuple[int, int]] = {}  # the pipe to the index of the work and the process id
+        self._told: set[int] = set()  # the processes that a signal was passed on to
 
     def run(self, works: Sequence[Callable[[], Any]], at_most: int) -> Iterator[tuple[int, Any]]:
         """Yield (index, what the function returned or Died) as the functions end; none is begun after a signal."""
@@ -70,6 +71,8 @@ class Children:
                 self._work(work, sender, parent, before)
             sender.close()
             self._running[receiver] = (index, process)
+            if self.received is not None and process not in self._told:  # it came by another thread, which blocks none
+                self._pass_on(self.received)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -114,15 +117,22 @@ class Children:
             return index, Died(f"the process was ended by {signal.Signals(-code).name}", -code == signal.SIGKILL)
         return index, Died(f"the process ended with exit status {code}", killed=False)
 
+    def _pass_on(self, number: int) -> None:
+        """Send a signal to all children that have not got it."""
+        for _, process in self._running.values():
+            if process not in self._told:
+                self._told.add(process)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
+
     @contextlib.contextmanager
     def passing_on_signals(self) -> Iterator[None]:
         """Pass signals on to all children, inside the `with` block."""
 
         def receive(number: int, frame: FrameType | None) -> None:
             self.received = self.received or number
-            for _, process in self._running.values():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, number)
+            self._told.clear()
+            self._pass_on(number)
 
         before = {number: signal.signal(number, receive) for number in _listened()}
         try:
