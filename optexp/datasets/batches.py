@@ -104,8 +104,13 @@ class TrainBatches:
         if len(members_of_seed) == 1:
             inputs, targets = first.at(clock)
             return Batch(inputs.expand(len(members), *inputs.shape), targets.expand(len(members), *targets.shape))
-        positions = to_device(lambda: torch.cat([one._positions(clock()) for one in members]), first._store.home)
-        inputs, targets = first._store.batch(positions, first._draws(members, clock) if first._augmented else None)
+
+        def positions() -> Tensor:
+            of_seed = {seed: batches._positions(clock()) for seed, batches in members_of_seed.items()}
+            return torch.cat([of_seed[batches._seed] for batches in members])
+
+        stored_at = to_device(positions, first._store.home)
+        inputs, targets = first._store.batch(stored_at, first._draws(members, clock) if first._augmented else None)
         size = (len(members), first.batch_size)
         return Batch(inputs.unflatten(0, size), targets.unflatten(0, size))
 
