@@ -17,7 +17,7 @@ from optexp.assemble import Training
 from optexp.engine.fused import FEWEST, FusedRuns
 from optexp.engine.objective import StackedObjective
 from optexp.engine.program import Program
-from optexp.engine.runtime import use_threads
+from optexp.engine.runtime import prepare
 from optexp.errors import Unstackable
 from optexp.nn.stacked import stack
 from optexp.nn.vectorized import Vectorized
@@ -115,7 +115,7 @@ def _alone(training: Training) -> Program:
 
 def _seconds(program: Program, training: Training, members: int) -> float:
     """Return the time of a step: the shortest of a few, as everything that disturbs a step makes it longer."""
-    use_threads(training.engine.threads, training.flops_per_step)
+    prepare(training.device, training.engine.threads, training.flops_per_step)
     # Alone on its thread, a step's own time is what counts: a busy machine makes the clock on the wall useless.
     alone = training.device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.thread_time if alone else time.perf_counter

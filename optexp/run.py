@@ -11,7 +11,7 @@ from pathlib import Path
 from optexp.assemble import Training
 from optexp.engine.loop import train
 from optexp.engine.program import Program
-from optexp.engine.runtime import Interruption, use_threads
+from optexp.engine.runtime import Interruption, prepare
 from optexp.errors import BadInput, Exit, StorageError
 from optexp.recording import Job, Recorded
 from optexp.records.group_console import GroupConsole
@@ -48,7 +48,7 @@ def execute_together(jobs: Sequence[Job], program: Program, name: str = "", resu
     returned, not raised. StorageError is raised when a directory itself cannot be written.
     """
     first = jobs[0].training
-    use_threads(first.engine.threads, first.flops_per_step)
+    prepare(first.device, first.engine.threads, first.flops_per_step)
     runs = [Recorded(job) for job in jobs]
     start = _restored(runs, program) if resume else 0
     group = GroupConsole(first.plan.total_steps, name, len(jobs)) if len(jobs) > 1 else None

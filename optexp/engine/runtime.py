@@ -42,6 +42,13 @@ def is_small(flops_per_step: float | None) -> bool:
     return flops_per_step is not None and flops_per_step < SMALL_STEP
 
 
+def prepare(device: torch.device, threads: int | None, flops_per_step: float | None) -> None:
+    """Set what torch keeps for the whole process, before a training of steps of this size."""
+    use_threads(threads, flops_per_step)
+    if device.type == "cuda":  # all batches have one shape: cuDNN's search for its fastest kernels pays
+        torch.backends.cudnn.benchmark = True
+
+
 def use_threads(wanted: int | None, flops_per_step: float | None) -> None:
     """Set the number of CPU threads for `engine.threads`; null: one for a small step, else as many as torch found.
 
