@@ -5,7 +5,6 @@ How fast anything is, is not tested here: a test must not depend on what else th
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -184,64 +183,3 @@ def test_a_group_has_the_runs_it_claims() -> None:
     assert [training.seed for training in group] == [0, 1, 2]
     together, alone = run_engine(*group), run_engine(source.training())
     assert together.losses == pytest.approx(alone.losses, rel=1e-4)
-
-
-# ---- GPU
-
-
-@pytest.fixture
-def workloads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Return the two workloads for a GPU, so small that they run on a CPU."""
-    from benchmarks import gpu
-
-    monkeypatch.setattr(gpu, "WARM_UP", 10)
-    images, text = gpu.WORKLOADS
-    small_images = ("model.depth=8", "model.width=4", "dataset.shape=[3,8,8]", "dataset.num_images=200")
-    small_text = ("model.layers=1", "model.width=16", "model.heads=2", "dataset.vocabulary_size=64")
-    small_text = (*small_text, "dataset.context_length=16", "dataset.num_tokens=2000")
-    return [
-        dataclasses.replace(images, words=(*images.words, *small_images, "dataset.batch_size=8")),
-        dataclasses.replace(text, words=(*text.words, *small_text, "dataset.batch_size=4")),
-    ]
-
-
-def test_the_contests_for_a_gpu_run_with_tiny_sizes(workloads: list[Any]) -> None:
-    from benchmarks import gpu
-    from benchmarks.contest import hold
-
-    for workload, samples, unit in zip(workloads, (8, 4 * 16), ("img/s", "tokens/s"), strict=True):
-        outcome = hold(gpu.contest(workload, steps=10, compiled=False), 1, lambda text: None)
-        assert outcome.differences["first steps"] < gpu.TOLERANCE
-        for name in ("optexp", gpu.RESIDENT):
-            (cost,) = outcome.costs[name]
-            assert cost.also == {unit: pytest.approx(1000 * samples / cost.value)}
-
-
-def test_unequal_mathematics_of_the_resident_loop_is_noticed(
-    workloads: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from benchmarks import gpu
-
-    monkeypatch.setattr(gpu, "cosine", lambda step, total_steps: 10.0)
-    with pytest.raises(AssertionError, match="resident loop: its losses differ"):
-        gpu.largest_difference(workloads[0])
-
-
-def test_the_share_of_the_peak_counts_the_operations_of_gpt2(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-    from benchmarks import gpu
-
-    from optexp.models.transformer import Transformer
-
-    layers, width, context, vocabulary = 12, 768, 1024, 50304
-    with torch.device("meta"):
-        model = Transformer(vocabulary, context, layers, width, heads=12)
-    # Of each layer: attention 4 C² + 4 C, feed-forward 8 C² + 5 C, two normalizations of 2 C; then one more of 2 C.
-    parameters = vocabulary * width + layers * (12 * width**2 + 13 * width) + 2 * width
-    flops = 6 * parameters + 12 * layers * width * context
-    assert gpu.transformer_flops_per_token(model) == flops
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
-    assert gpu.peak_flops(torch.device("cuda", 0)) == 989e12
-    assert gpu.peak_flops(torch.device("cpu")) is None
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Unknown 1")
-    assert gpu.peak_flops(torch.device("cuda", 0)) is None

@@ -1,29 +1,38 @@
-"""One GPU: images and tokens per second against loops that keep everything on the device, and the share of its peak.
+"""One GPU, large models: images and tokens per second against loops that keep everything on the device.
 
-The loops are those of two programs known for their speed, on optexp's models and in their own words:
-`ResidentLoop` of airbench (K. Jordan, https://github.com/KellerJordan/cifar10-airbench) and nanoGPT's train.py
-(A. Karpathy, https://github.com/karpathy/nanoGPT). Both keep the data on the device, use bf16 autocast and fused
-updates, and never wait for the device. On a CPU, for tests, the same runs with tiny sizes.
+The loops are those of two programs known for their speed, on optexp's models and in their own words: `ResidentLoop` of
+airbench (K. Jordan, https://github.com/KellerJordan/cifar10-airbench) and nanoGPT's train.py (A. Karpathy,
+https://github.com/karpathy/nanoGPT). Both keep the data on the device, use bf16 autocast and fused updates, and never
+wait for the device. On a CPU, for tests, the same runs with tiny sizes. Small models are in gpu_small.py.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from benchmarks.bare import Loop, Problem, cosine, cross_entropy
+from benchmarks import gpu_small, lightning_loop
 from benchmarks.contest import Contest, Contestant, Cost, Size
-from benchmarks.optexp_loop import LOG_EVERY, NEVER, Source, rows_of, run_engine
+from benchmarks.gpu_runs import (
+    STEPS_ONLY,
+    Clock,
+    ResidentLoop,
+    drive,
+    fit_lightning,
+    run_bare,
+    run_lightning,
+    timed,
+    total_steps,
+)
+from benchmarks.optexp_loop import Source, rows_of, run_engine
 from benchmarks.training import compared
 from optexp.models.transformer import Transformer
 
 REPEATS = 5
-WARM_UP = 30  # steps: compilation and cuDNN's search for the fastest kernels
 CHECKED = 10  # steps whose losses must agree
 TOLERANCE = 0.03  # relative; bf16 has 8 bits, and compiled kernels round at other places
 NO_GPU = "the family 'gpu' is left out: no CUDA device is available"
@@ -40,6 +49,14 @@ PEAKS: Mapping[str, float] = {
     "A10": 125e12,
     "RTX 4090": 165e12,
 }
+
+
+def contests(size: Size) -> list[Contest]:
+    """Return all contests of the family; none without a GPU."""
+    if not torch.cuda.is_available():
+        return []
+    large = [contest(workload, size.steps or (20 if size.quick else None)) for workload in WORKLOADS]
+    return [*gpu_small.contests(size), *large]
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,7 @@ WORKLOADS = (
         ("model=resnet", "model.depth=18", "model.width=64", "dataset=generated_images", "optimizer=sgd"),
         "img",
         steps=100,
-        goals={RESIDENT: 1.5, RESIDENT_COMPILED: 1.0},
+        goals={RESIDENT: 1.5, RESIDENT_COMPILED: 1.0, lightning_loop.NAME: 8.0},
     ),
     Workload(
         "GPT-2 small",
@@ -70,50 +87,50 @@ WORKLOADS = (
         goals={RESIDENT_COMPILED: 1.15},
     ),
 )
-
-
-def contests(size: Size) -> list[Contest]:
-    """Return all contests of this file; none without a GPU."""
-    if not torch.cuda.is_available():
-        return []
-    return [contest(workload, size.steps or (20 if size.quick else None)) for workload in WORKLOADS]
+BF16 = "engine.precision=bf16"
+LIGHTNING_BF16 = "bf16-mixed"
 
 
 def contest(workload: Workload, steps: int | None = None, compiled: bool = True) -> Contest:
-    """Milliseconds per step with optexp's default logging; speed and share of the peak beside it."""
+    """Milliseconds per step with optexp's default logging; speed and share of the peak beside it.
+
+    Lightning takes part where there is a goal about it. A note tells when graphs were wanted and could not be had.
+    """
     steps = steps or workload.steps
-    total = WARM_UP + steps + LOG_EVERY
-    fixed = ("engine.precision=bf16", f"engine.eval_every={NEVER}", "engine.checkpoint_every=null")
-    words = (*workload.words, *fixed, f"engine.max_steps={total}")
+    words = (*workload.words, *STEPS_ONLY, BF16, f"engine.max_steps={total_steps(steps)}")
     eager, fast = Source(words), Source([*words, "engine.compile=true"])
     scale = _Scale(eager, workload.counted)
+    notes: list[str] = []
 
-    def engine(source: Source) -> Cost:
-        seconds = run_engine(source.training()).seconds
-        return scale.cost((seconds[WARM_UP + steps] - seconds[WARM_UP]) / steps)
+    def cost(run: Callable[[Clock], None]) -> Cost:
+        seconds, memory = timed(run, steps)
+        return scale.cost(seconds / steps, memory)
 
-    def resident(compiled: bool) -> Cost:
-        loop = ResidentLoop(eager.problem(), compiled)
-        batches = loop.batches()
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # as airbench does
-            loop.train(batches, 0, WARM_UP)
-            _wait(loop.inputs.device)
-            start = time.perf_counter()
-            loop.train(batches, WARM_UP, WARM_UP + steps)
-            _wait(loop.inputs.device)
-        return scale.cost((time.perf_counter() - start) / steps)
+    def engine(name: str, source: Source, clock: Clock) -> None:
+        driven = drive(source, clock)
+        if driven.asked_for_graphs and driven.eager is not None:
+            notes.append(f"gpu: {workload.name}: the steps of '{name}' were not CUDA graphs: {driven.eager}")
 
-    contestants = [Contestant("optexp, compiled", partial(engine, fast))] if compiled else []
-    contestants += [Contestant("optexp", partial(engine, eager)), Contestant(RESIDENT, partial(resident, False))]
+    runs: dict[str, Callable[[Clock], None]] = {}
     if compiled:
-        contestants.append(Contestant(RESIDENT_COMPILED, partial(resident, True)))
+        runs["optexp, compiled"] = partial(engine, "optexp, compiled", fast)
+    runs["optexp"] = partial(engine, "optexp", eager)
+    runs[RESIDENT] = partial(run_bare, ResidentLoop, eager)
+    if compiled:
+        runs[RESIDENT_COMPILED] = partial(run_bare, partial(ResidentLoop, compiled=True), eager)
+    if lightning_loop.NAME in workload.goals:
+        if lightning_loop.is_installed():
+            runs[lightning_loop.NAME] = partial(run_lightning, eager, LIGHTNING_BF16)
+        else:
+            notes.append(lightning_loop.MISSING)
     return Contest(
         f"gpu: {workload.name}, bf16",
         "ms/step",
-        contestants,
+        [Contestant(name, partial(cost, run)) for name, run in runs.items()],
         goals=workload.goals,
         check=partial(largest_difference, workload),
         repeats=REPEATS,
+        notes=notes,
     )
 
 
@@ -131,11 +148,11 @@ class _Scale:
             self.flops = self.number * transformer_flops_per_token(training.model)
         self.peak = peak_flops(training.device)
 
-    def cost(self, seconds_per_step: float) -> Cost:
+    def cost(self, seconds_per_step: float, memory: Mapping[str, float]) -> Cost:
         also = {f"{self.counted}/s": self.number / seconds_per_step}
         if self.peak is not None and self.flops:
             also["MFU %"] = 100 * self.flops / seconds_per_step / self.peak
-        return Cost(1000 * seconds_per_step, also)
+        return Cost(1000 * seconds_per_step, {**also, **memory})
 
 
 def transformer_flops_per_token(model: Transformer) -> float:
@@ -158,48 +175,19 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
-class ResidentLoop(Loop):
-    """bf16 autocast, channels_last images kept in bf16, fused updates, optionally compiled; nothing is ever read."""
-
-    def __init__(self, problem: Problem, compiled: bool = False) -> None:
-        super().__init__(problem, tuned=True)
-        if self.inputs.is_floating_point():
-            self.inputs = self.inputs.to(torch.bfloat16)
-        self.forward = torch.compile(self.model) if compiled else self.model
-
-    def train(self, batches: object, start: int, stop: int) -> list[Tensor]:
-        problem, optimizer, parameters = self.problem, self.optimizer, list(self.model.parameters())
-        device_type = self.inputs.device.type
-        losses = []
-        self.model.train()
-        for step, (inputs, targets) in zip(range(start, stop), batches, strict=False):  # type: ignore[call-overload]
-            for group in optimizer.param_groups:
-                group["lr"] = problem.arguments["lr"] * cosine(step, problem.total_steps)
-            with torch.autocast(device_type, dtype=torch.bfloat16):
-                loss = cross_entropy(self.forward(inputs), targets)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if problem.clip_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, problem.clip_norm)
-            optimizer.step()
-            losses.append(loss.detach())
-        return losses
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def largest_difference(workload: Workload) -> float:
-    """Return the largest relative difference between optexp's losses and the resident loop's over the first steps.
+    """Return the largest relative difference between optexp's losses and those of its peers over the first steps.
 
     Raises AssertionError when it is above TOLERANCE.
     """
-    words = ("engine.precision=bf16", "engine.log_every=1", f"engine.max_steps={CHECKED}", f"engine.eval_every={NEVER}")
-    source = Source([*workload.words, *words])
+    source = Source([*workload.words, *STEPS_ONLY, BF16, "engine.log_every=1", f"engine.max_steps={CHECKED}"])
     training = source.training()
     ours = run_engine(training).losses
     loop = ResidentLoop(source.problem())
-    rows = (ids.to(loop.inputs.device) for ids in rows_of(training, CHECKED))
-    return compared(f"{workload.name}: {RESIDENT}", ours, loop.train(loop.batches(rows), 0, CHECKED), TOLERANCE)
+    rows = rows_of(training, CHECKED)
+    theirs: dict[str, Sequence[Any]] = {
+        RESIDENT: loop.train(loop.batches(ids.to(loop.inputs.device) for ids in rows), 0, CHECKED)
+    }
+    if lightning_loop.NAME in workload.goals and lightning_loop.is_installed():
+        theirs[lightning_loop.NAME] = fit_lightning(source.problem(), LIGHTNING_BF16, CHECKED, rows)
+    return max(compared(f"{workload.name}: {name}", ours, losses, TOLERANCE) for name, losses in theirs.items())
