@@ -53,6 +53,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("optexp: interrupted", file=sys.stderr)
         return Exit.SIGINT
+    except SystemExit as stop:
+        if words and words[0] in VERBS:  # which end so after --help
+            raise
+        print(f"optexp: unexpected error: something called sys.exit({stop.code!r})", file=sys.stderr)
+        return Exit.UNEXPECTED
     except BrokenPipeError:  # the reader of our output (`| head`) has left: say nothing more, not even at exit
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

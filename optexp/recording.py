@@ -58,6 +58,7 @@ class Recorded:
         self.checkpoints = Checkpoints(job.path / "checkpoints")
         self.member = Member(job.training.schedule, job.training.base_lr, [], self.checkpoints, on_end=self.close)
         self.record: RunRecord | None = None
+        self._problem: StorageError | None = None  # met while abandoning
 
     def open(self, resumed_at: int | None, group: GroupConsole | None) -> None:
         """Make the directory a run's, or reopen it as one that goes on from step `resumed_at`.
@@ -107,23 +108,35 @@ class Recorded:
         """Return when the ending is on the disk. Raises StorageError when it could not be written."""
         if self.record is not None:
             self.record.wait()
+        if self._problem is not None:
+            raise self._problem
 
     def abandon(self, status: str, reason: str, details: str = "") -> None:
-        """End a run that has begun and not yet ended; `details` go to its log."""
+        """End a run that has begun and not yet ended; `details` go to its log.
+
+        What cannot be written is raised by `wait`, because others of the same program are to be abandoned, too.
+        """
         if self.member.ending is None:
             self.member.end(status, int(self.member.latest.get("step", 0)), reason)
             if self.record is not None:
-                if details:
-                    self._write_log(details)
-                self.close()
+                try:
+                    if details:
+                        self._write_log(details)
+                    self.close()
+                except StorageError as error:
+                    self._problem = error
 
     def _write_log(self, details: str) -> None:
         """Write to the run's log: through the handlers Hydra has set up, or else into the file itself."""
         if logging.getLogger().handlers:
             log.error("the training failed\n%s", details)
         else:
-            with (self.job.path / "optexp.log").open("a", encoding="utf-8") as file:
-                file.write(details)
+            path = self.job.path / "optexp.log"
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(details)
+            except OSError as error:
+                raise StorageError(f"{path}: {error.strerror}") from error
 
 
 def _new_record(job: Job, notes: Sequence[str]) -> RunRecord:

@@ -63,6 +63,8 @@ def _import(key: str, name: str, module_name: str) -> Any:
         raise BadInput(f"{key}._target_={name}: no module named '{missing}'{hint}") from None
     except ImportError as error:
         raise BadInput(f"{key}._target_={name}: cannot be imported ({str(error).splitlines()[0]})") from None
+    except SystemExit as stop:
+        raise BadInput(f"{key}._target_={name}: cannot be imported (it called {_exit_call(stop)})") from stop
 
 
 def arguments(node: dict[str, Any], leave_out: Iterable[str] = ()) -> dict[str, Any]:
@@ -137,13 +139,22 @@ def takes(target: Callable[..., Any], name: str) -> bool:
 
 def call(group: str, target: Callable[..., Any], **given: Any) -> Any:
     """Call a target with plain values; what its constructor rejects is the user's mistake, said in one line."""
+    named = getattr(target, "__name__", str(target))
     try:
         return target(**given)
     except BadInput:
         raise
+    except SystemExit as stop:
+        if type(stop) is not SystemExit:  # a signal that ends a sweep, and no call of the target's
+            raise
+        raise BadInput(f"{group}: {named} called {_exit_call(stop)} while it was being made") from stop
     except (ValueError, TypeError, AssertionError, RuntimeError) as error:
         text = str(error).strip().splitlines()
-        named = getattr(target, "__name__", str(target))
         shown = ", ".join(f"{name}={value}" for name, value in given.items())
         reason = text[0] if text else type(error).__name__
         raise BadInput(f"{group}: {named}({shown}) rejects its arguments: {reason}") from error
+
+
+def _exit_call(stop: SystemExit) -> str:
+    """Return the call that has raised this, in one line."""
+    return " ".join(f"sys.exit({'' if stop.code is None else repr(stop.code)})".splitlines())

@@ -231,6 +231,8 @@ class Composer:
     def _apply(self, override: Override, cfg: DictConfig) -> None:
         """Apply one value override in place: `key=`, `+key=`, `++key=` or `~key`."""
         key = override.key_or_group
+        if f"{key}.".startswith("hydra.sweeper.params."):  # of a sweep they have been taken away before
+            raise BadInput(f"{override.input_line}: is a setting of a sweep; add -m")
         changes = not (override.is_add() or override.is_force_add() or override.is_delete())
         if changes and not _exists(cfg, key):
             raise BadInput(self._unknown_key(override, cfg))

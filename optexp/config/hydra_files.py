@@ -9,6 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from optexp.config.compose import Composed
+from optexp.errors import StorageError
 
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times faster where libyaml is there
 
@@ -24,9 +25,21 @@ class HydraFiles:
         self._folder = folder
 
     def write(self, directory: str, number: int, composed: Composed) -> Path:
-        """Create a member's directory and its `.hydra/`; returns the directory."""
+        """Create a member's directory and its `.hydra/`; returns the directory.
+
+        Raises StorageError when that cannot be written, or when the sweep's own directory is gone: a new one in its
+        place would hold half a sweep.
+        """
         path = self._folder / directory
-        (path / ".hydra").mkdir(parents=True, exist_ok=True)
+        try:
+            self._write(path, directory, number, composed)
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}") from error
+        return path
+
+    def _write(self, path: Path, directory: str, number: int, composed: Composed) -> None:
+        path.mkdir(exist_ok=True)
+        (path / ".hydra").mkdir(exist_ok=True)
         own = [word for word in composed.overrides if _is_hydras(word)]
         task = [word for word in composed.overrides if not _is_hydras(word)]
         node = {
@@ -39,7 +52,6 @@ class HydraFiles:
         for name, content in (("config", composed.config), ("overrides", task), ("hydra", {"hydra": node})):
             text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
             (path / ".hydra" / f"{name}.yaml").write_text(text, encoding="utf-8")
-        return path
 
 
 def _is_hydras(word: str) -> bool:

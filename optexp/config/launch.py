@@ -36,8 +36,10 @@ class Directory:
 
     def remove_if_unused(self) -> None:
         """Remove the directory when nothing has begun in it: Hydra has failed before the run did."""
-        if not (self.path / RUN_FILE).exists() and all(p.name in (".hydra", "optexp.log") for p in self.path.iterdir()):
-            shutil.rmtree(self.path)
+        with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
+            left = [path.name for path in self.path.iterdir()]
+            if RUN_FILE not in left and all(name in (".hydra", "optexp.log") for name in left):
+                shutil.rmtree(self.path)
 
 
 def claimed_directory(composed: Composed, key: str) -> Directory:

@@ -108,7 +108,10 @@ class Precision:
 
 
 class Interruption:
-    """Turns SIGINT, SIGTERM and SIGHUP into a request to stop at the next step; a second signal stops at once."""
+    """Turns SIGINT, SIGTERM and SIGHUP into a request to stop at the next step; a second signal stops at once.
+
+    What this process was started to ignore (SIGHUP under nohup) stays ignored.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -123,8 +126,9 @@ class Interruption:
     @contextlib.contextmanager
     def listening(self) -> Iterator[Interruption]:
         """Handle the signals inside the `with` block; does nothing outside the main thread."""
+        listened = [number for number in self.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         try:
-            before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+            before = {number: signal.signal(number, self._receive) for number in listened}
         except ValueError:  # not in the main thread: signals are somebody else's
             yield self
             return

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from optexp.errors import StorageError
+from optexp.records.files import reason
 
 WRITE_SECONDS = 0.5
 """Entries that follow each other faster than this are encoded and written together.
@@ -37,7 +38,7 @@ class GrowingFile(Generic[Entry]):
         self.failed = False
         self._encode = encode
         self._waiting: list[Entry] = []
-        self._lock = threading.Lock()  # held while writing
+        self._lock = threading.Lock()  # held while entries are added or written
         self._untold: Exception | None = None  # a failure that nobody has been told of yet
         try:
             self._file = path.open("xb" if new else "ab", buffering=0)
@@ -46,7 +47,8 @@ class GrowingFile(Generic[Entry]):
 
     def append(self, entry: Entry) -> None:
         """Add an entry, which must not change any more. Raises StorageError, and does so again once it has `failed`."""
-        self._waiting.append(entry)
+        with self._lock:
+            self._waiting.append(entry)
         if self.failed or time.monotonic() >= self.next_write:
             self.write()
         elif len(self._waiting) == 1:
@@ -78,8 +80,7 @@ class GrowingFile(Generic[Entry]):
                 data = data[self._file.write(data) :]
         except OSError as error:
             self.failed = True
-            gone = isinstance(error, FileNotFoundError | NotADirectoryError)
-            raise StorageError(f"{self.path}: {'has been moved or deleted' if gone else error.strerror}") from error
+            raise StorageError(f"{self.path}: {reason(error)}") from error
         self.next_write = time.monotonic() + WRITE_SECONDS
 
     def close(self) -> None:

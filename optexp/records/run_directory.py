@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from optexp.errors import BadInput, StorageError
-from optexp.records.files import in_background, sync, write_atomically
+from optexp.records.files import in_background, reason, rewrite, sync
 from optexp.records.process import is_alive, this_process
 
 RUN_FILE = "run.json"
@@ -150,7 +150,7 @@ class RunRecord:
         """
         self.wait()
         self.info.update(fields)
-        self._pending = in_background(partial(write_atomically, self.path / RUN_FILE, _json(self.info).encode()))
+        self._pending = in_background(partial(rewrite, self.path / RUN_FILE, _json(self.info).encode()))
         if wait:
             self.wait()
 
@@ -161,7 +161,7 @@ class RunRecord:
             try:
                 pending.result()
             except OSError as error:
-                raise StorageError(f"{self.path / RUN_FILE}: {error.strerror}") from error
+                raise StorageError(f"{self.path / RUN_FILE}: {reason(error)}") from error
 
     def finish(self, status: str, reason: str | None, wait: bool = True, **fields: Any) -> None:
         """Record how the run ended. `status`: completed, early_stopped, diverged, interrupted or failed.

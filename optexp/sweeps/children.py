@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection, Pipe, wait
 from types import FrameType
 from typing import Any, NoReturn
 
+from optexp.records.files import finish_writing
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -87,7 +89,10 @@ class Children:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             for other in self._running:
                 other.close()
-            answer = pickle.dumps(work())
+            try:
+                answer = pickle.dumps(work())
+            finally:
+                finish_writing()
             with contextlib.suppress(BrokenPipeError):  # the parent was killed: nobody waits for the answer
                 sender.send_bytes(answer)
             status = 0
@@ -143,8 +148,8 @@ class Children:
 
 
 def _listened() -> list[signal.Signals]:
-    """Return the signals that end a sweep: not SIGHUP under nohup."""
-    return [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+    """Return the signals that end a sweep: not those this process was started to ignore, as SIGHUP under nohup."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def can_fork() -> bool:

@@ -56,6 +56,14 @@ class Apart:
     reason: str
 
 
+@dataclass(frozen=True)
+class Gone:
+    """The answer of a training that lost the directories of some members: somebody has moved or deleted them."""
+
+    reason: str
+    directories: list[str]
+
+
 class FusedLauncher:
     """Trains the members of a sweep. `prefix` begins the command line that is recorded with each."""
 
@@ -151,8 +159,9 @@ class FusedLauncher:
         self._plan_programs(parts)
         works = [partial(self._train_program, group, part) for part in parts]
         for index, outcome in self._run(works, group.entries, self._side_by_side(group.entries)):
+            outcome = self._without_gone(parts[index], outcome)
             self._note(parts[index])
-            left = [entry for entry in parts[index] if entry.record.status not in SETTLED]
+            left = [entry for entry in parts[index] if entry.record.status not in SETTLED and not entry.gone]
             died = isinstance(outcome, Died)
             if not left or self._stopped(left):
                 if isinstance(outcome, str):
@@ -211,16 +220,19 @@ class FusedLauncher:
             return Apart(_one_line(error))
         return size or Apart(reason)
 
-    def _train_program(self, group: Group, entries: Sequence[Entry]) -> str | None:
+    def _train_program(self, group: Group, entries: Sequence[Entry]) -> str | Gone | None:
         """Train members in one program, from their last checkpoints if they have begun. Runs in a child process.
 
         Returns what has ended the program and is in the record of no member, or None.
         """
         keep_freed_memory()
+        jobs: list[Job] = []
         try:
             resume = any(self._has_begun(entry) for entry in entries)
             jobs = [self._job(entry, self._built(group, entry)) for entry in entries]
             execute_together(jobs, fuse([job.training for job in jobs]), _named(entries), resume)
+        except StorageError as error:
+            return _gone(error, [job.path for job in jobs])
         except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything; the members go on
             return _one_line(error)
         return None
@@ -256,7 +268,7 @@ class FusedLauncher:
             for index, outcome in self._run(works, part, self._side_by_side(part)) if part else ():
                 self._settle(part[index], outcome)
 
-    def _train_single(self, entry: Entry) -> str | None:
+    def _train_single(self, entry: Entry) -> str | Gone | None:
         """Train one member alone, from its last checkpoint if it has begun. Runs in the child process.
 
         Returns what has kept it from it and is not in its record, or None.
@@ -269,8 +281,10 @@ class FusedLauncher:
                 return None
             self.hydra_files.write(entry.record.directory, entry.record.number, composed)
             prepare(composed).run(path, self._command(entry), entry.words, member=self._title(entry))
+        except StorageError as error:
+            return _gone(error, [path])
         except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything; the others go on
-            if not isinstance(error, BadInput | StorageError):
+            if not isinstance(error, BadInput):
                 with contextlib.suppress(OSError), (path / "optexp.log").open("a") as file:
                     file.write(traceback.format_exc())  # where that fails, the reason is reported all the same
             return _one_line(error)
@@ -279,14 +293,24 @@ class FusedLauncher:
     def _settle(self, entry: Entry, outcome: Any) -> None:
         """Enter how a member that was trained alone has ended."""
         died = isinstance(outcome, Died)
-        reason = outcome.reason if died else outcome
+        reason = outcome.reason if died else self._without_gone([entry], outcome)
         self._note([entry])
         if reason is not None and not (died and self.children.received is not None):
-            if entry.record.status not in SETTLED:
+            if entry.record.status not in SETTLED and not entry.gone:
                 self._fail(entry, reason)
                 self._note([entry])
             say(f"{self._title(entry)}  {entry.record.status.replace('_', ' ')}  {reason}")
         self._stopped([entry])
+
+    def _without_gone(self, entries: Sequence[Entry], outcome: Any) -> Any:
+        """Enter which members have lost their directories, for they make no new ones; return the rest of the answer."""
+        if not isinstance(outcome, Gone):
+            return outcome
+        for entry in entries:
+            if entry.record.directory in outcome.directories:
+                entry.gone = True
+                entry.record.status, entry.record.reason = "failed", outcome.reason
+        return outcome.reason
 
     def _fail(self, entry: Entry, reason: str) -> None:
         """Record that a member failed, whether it has begun a record of its own or not. Raises StorageError."""
@@ -340,6 +364,12 @@ def _one_line(error: BaseException) -> str:
         str(error) if isinstance(error, BadInput | StorageError | Unstackable) else f"{type(error).__name__}: {error}"
     )
     return text.strip().splitlines()[0]
+
+
+def _gone(error: StorageError, paths: Sequence[Path]) -> str | Gone:
+    """Return the answer of a training that could not write to these directories, which it had made."""
+    gone = [path.name for path in paths if not (path / ".hydra").is_dir()]  # written first: else it is another one
+    return Gone(str(error), gone) if gone else str(error)
 
 
 def _equal_parts(entries: Sequence[Entry], number: int) -> list[list[Entry]]:

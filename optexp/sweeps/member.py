@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shutil
 import traceback
 from pathlib import Path
 
@@ -10,17 +12,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from optexp.config.compose import Composed, plain
-from optexp.errors import BadInput, StorageError
+from optexp.errors import BadInput, Exit, StorageError
 from optexp.records.provenance import config_hash
 from optexp.records.run_directory import RUN_FILE, RunRecord
-from optexp.sweeps.record import SweepRecord, note_end
+from optexp.sweeps.record import SWEEP_FILE, SweepRecord, note_end
 from optexp.tasks import prepare
 
 log = logging.getLogger(__name__)
 
 
 class Ended(SystemExit):
-    """A signal has ended the sweep, while no member was training."""
+    """A signal, or the loss of its directory, has ended the sweep while no member was training."""
 
 
 def run_member(cfg: DictConfig) -> float:
@@ -36,16 +38,19 @@ def run_member(cfg: DictConfig) -> float:
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     command = ["optexp", *(word for folder in folders for word in ("--config-dir", folder)), *overrides]
     title = _title(path, int(hydra.job.num), overrides)
+    sweep = Path(hydra.sweep.dir)
+    _end_without(sweep, path)
     try:
         result = prepare(composed).run(path, command, overrides, member=title)
     except Ended:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything; the other members must go on
+        _end_without(sweep, path)
         reason = str(error)
         if not isinstance(error, BadInput | StorageError):
             reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             log.error("the member could not be started\n%s", traceback.format_exc())
-        if not (path / RUN_FILE).exists():
+        if path.is_dir() and not (path / RUN_FILE).exists():
             info = {"seed": composed.config["seed"], "overrides": overrides}
             info["config_hash"] = config_hash(composed.config)
             RunRecord.create(path, composed.config, command, info).finish("failed", reason)
@@ -56,6 +61,16 @@ def run_member(cfg: DictConfig) -> float:
     if result.status == "interrupted":
         raise SystemExit(result.exit_status)
     return result.objective
+
+
+def _end_without(sweep: Path, path: Path) -> None:
+    """End a sweep whose directory was moved or deleted, of which Hydra has just made a new one for the next member."""
+    if not (sweep / SWEEP_FILE).exists():
+        with contextlib.suppress(OSError):  # what is not empty is somebody else's
+            if not (path / RUN_FILE).exists():
+                shutil.rmtree(path)
+            sweep.rmdir()
+        raise Ended(Exit.STORAGE)
 
 
 def _title(path: Path, number: int, overrides: list[str]) -> str:

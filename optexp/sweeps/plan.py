@@ -26,6 +26,7 @@ class Entry:
     record: MemberRecord
     on_cpu: bool = True
     small: bool = False  # a step has too few operations for a second thread
+    gone: bool = False  # somebody has moved or deleted its directory
 
     @property
     def config(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from optexp.config.resolvers import member_slug
 from optexp.errors import BadInput, StorageError
 from optexp.records.console import relative
-from optexp.records.files import write_atomically
+from optexp.records.files import reason, rewrite
 from optexp.records.run_directory import RUN_FILE
 
 SWEEP_FILE = "sweep.json"
@@ -67,12 +67,12 @@ class SweepRecord:
         self.write(folder)
 
     def write(self, folder: Path) -> None:
-        """Write sweep.json in one piece; raises StorageError."""
+        """Rewrite sweep.json in one piece; raises StorageError, also when it is gone."""
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
         try:
-            write_atomically(folder / SWEEP_FILE, text.encode())
+            rewrite(folder / SWEEP_FILE, text.encode())
         except OSError as error:
-            raise StorageError(f"cannot write {folder / SWEEP_FILE}: {error.strerror}") from error
+            raise StorageError(f"cannot write {folder / SWEEP_FILE}: {reason(error)}") from error
 
     @classmethod
     def read(cls, folder: Path) -> SweepRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import shlex
@@ -21,9 +22,15 @@ METRICS = ("train/loss", "val/loss", "val/accuracy", "test/loss", "test/accuracy
 
 
 def collect(folder: Path, record: SweepRecord) -> SweepRecord:
-    """Return the record with each member's end, as the run directories tell it; StorageError when they are gone."""
+    """Return the record with each member's end, as the run directories tell it; StorageError when all are gone.
+
+    How a member ended whose directory is gone is in sweep.json, where there is one.
+    """
     if not folder.is_dir():
         raise StorageError(f"{folder}: the directory of the sweep is gone")
+    noted = {}
+    with contextlib.suppress(OSError, ValueError):  # without sweep.json, or half of one, the directories tell all
+        noted = {member.directory: member for member in SweepRecord.read(folder).members}
     runs = {str(run.path.relative_to(folder)): run for run in find_runs(folder)}
     members = record.members or [
         MemberRecord(number, list(run.info.get("overrides", [])), str(run.path.relative_to(folder)), {})
@@ -35,6 +42,8 @@ def collect(folder: Path, record: SweepRecord) -> SweepRecord:
             member.status, member.reason = run.status, run.info.get("reason")
             member.metrics = {tag: _finite(run.metrics[tag]) for tag in METRICS if tag in run.metrics}
             member.best = run.info.get("best")
+        elif member.directory in noted:
+            member.status, member.reason = noted[member.directory].status, noted[member.directory].reason
     return SweepRecord(record.command, record.swept, members, record.status)
 
 

@@ -133,3 +133,32 @@ def test_a_bug_that_shows_only_in_a_later_member_fails_that_member(folder: Path)
     assert runs[1].info["reason"] == "KeyError: 'nobody expected this'"
     assert "Traceback" in (runs[1].path / "optexp.log").read_text()
     assert runs[1].config["seed"] == runs[1].info["seed"] == 2
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"], ["-m", "seed=1,2", "hydra/launcher=basic"]])
+@pytest.mark.parametrize("call", ["sys.exit(7)", "sys.exit()", r"sys.exit('out of\nluck')"])
+def test_a_model_that_exits_is_refused(folder: Path, sweep: list[str], call: str) -> None:
+    (folder / "mine.py").write_text(f"import sys\nclass Quits:\n    def __init__(self):\n        {call}\n")
+    (folder / "configs" / "model" / "quits.yaml").write_text("# quits\n_target_: mine.Quits\n")
+    ended = here(folder, *sweep, *OWN, "model=quits")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.startswith(f"optexp: model: Quits called {call} while it was being made")
+    assert ended.err.count("\n") == 1
+    assert not (folder / "outputs").exists()
+
+
+def test_a_module_that_exits_is_refused(folder: Path) -> None:
+    (folder / "mine.py").write_text("raise SystemExit(0)\n")
+    ended = here(folder, *TINY, *OWN, "optimizer=signs")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == "optexp: optimizer._target_=mine.Signs: cannot be imported (it called sys.exit(0))\n"
+
+
+def test_a_forward_pass_that_exits_does_not_end_in_silence(folder: Path) -> None:
+    code = "import sys\nfrom torch import nn\nclass Quits(nn.Module):\n    def forward(self, x):\n        sys.exit(0)\n"
+    (folder / "mine.py").write_text(code)
+    (folder / "configs" / "model" / "quits.yaml").write_text("# quits\n_target_: mine.Quits\n")
+    ended = here(folder, *OWN, "model=quits")
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err == "optexp: unexpected error: something called sys.exit(0)\n"
+    assert not (folder / "outputs").exists()

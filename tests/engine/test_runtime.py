@@ -79,3 +79,17 @@ def test_a_signal_is_a_request_and_handlers_come_back(number: signal.Signals) ->
         os.kill(os.getpid(), number)
         assert interruption.received == number
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_was_ignored_stays_ignored(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with runtime.Interruption().listening() as interruption:
+            os.kill(os.getpid(), number)
+            assert interruption.received is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interruption.received == signal.SIGTERM
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,78 @@ def test_entries_are_written_when_half_a_second_has_passed(tmp_path: Path, secon
     assert contents == ["a", "a", "a", "abcd", "abcd", "abcdef", "abcdef"]
     file.close()
     assert path.read_text() == "abcdefg"
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.perf_counter() + 30
+    while not condition():
+        assert time.perf_counter() < end
+        time.sleep(0.01)
+
+
+def test_an_entry_that_nobody_follows_is_written_all_the_same(tmp_path: Path) -> None:
+    files = [GrowingFile(tmp_path / str(number), str.encode) for number in range(3)]
+    for file in files:
+        for entry in "abc":
+            file.append(entry)
+    wait_for(lambda: all(file.path.read_text() == "abc" for file in files))
+    for file in files:
+        file.append("d")
+    wait_for(lambda: all(file.path.read_text() == "abcd" for file in files))
+
+
+def test_entries_that_wait_are_written_after_a_fork_and_by_one_process(tmp_path: Path) -> None:
+    file = GrowingFile(tmp_path / "file", str.encode)
+    for entry in "abc":
+        file.append(entry)
+    child = os.fork()
+    if child == 0:
+        time.sleep(1.0)  # twice the time after which they are due
+        os._exit(0)
+    os.waitpid(child, 0)
+    wait_for(lambda: file.path.read_text() != "a")
+    file.append("d")
+    file.close()
+    assert file.path.read_text() == "abcd"
+
+
+def test_a_file_written_from_two_threads_is_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growing_file, "WRITE_SECONDS", 1e-4)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    file: GrowingFile[int] = GrowingFile(tmp_path / "file", lambda number: b"%d\n" % number)
+    try:
+        for number in range(20000):
+            file.append(number)
+    finally:
+        sys.setswitchinterval(before)
+    file.close()
+    assert file.path.read_text().split() == [str(number) for number in range(20000)]
+
+
+@pytest.mark.parametrize("then", ["append", "write", "close"])
+def test_what_fails_unseen_is_told_at_the_next_call_and_once(tmp_path: Path, then: str) -> None:
+    file = GrowingFile(tmp_path / "file", str.encode)
+    file.append("a")
+    file.append("b")
+    file.path.unlink()
+    wait_for(lambda: file.failed)
+    with pytest.raises(StorageError, match="file: has been moved or deleted"):
+        file.append("c") if then == "append" else getattr(file, then)()
+    file.close()
+    assert file._file.closed
+
+
+def test_a_file_that_was_moved_away_is_an_error(tmp_path: Path, seconds: list[float]) -> None:
+    (tmp_path / "run").mkdir()
+    file = GrowingFile(tmp_path / "run" / "file", str.encode)
+    file.append("a")
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    seconds[0] += 1
+    with pytest.raises(StorageError, match="run/file: has been moved or deleted"):
+        file.append("b")
+    file.close()
+    assert (tmp_path / "elsewhere" / "file").read_text() == "a"
 
 
 def test_an_entry_is_encoded_once_and_in_order(tmp_path: Path, seconds: list[float]) -> None:

@@ -175,3 +175,12 @@ def test_a_failing_disk_leaves_the_old_record_whole(tmp_path: Path, monkeypatch:
     monkeypatch.undo()
     record.update(last_step=4)
     assert strict(tmp_path / "run.json")["last_step"] == 4
+
+
+def test_a_record_is_not_written_anew_where_somebody_has_deleted_it(tmp_path: Path) -> None:
+    record = RunRecord.create(tmp_path, {"seed": 1}, ["optexp"], {})
+    record.wait()
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(StorageError, match=r"run\.json: has been moved or deleted"):
+        record.finish("failed", "planted")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]

@@ -6,14 +6,16 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import GeneratorType
 from typing import Any
 
 import pytest
 
+from optexp.records.files import in_background
 from optexp.sweeps.children import Children, Died, can_fork
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="children are forked on Linux only")
@@ -36,7 +38,12 @@ def end(kind: str) -> None:
     time.sleep(10)
 
 
-def results(works: list[Callable[[], Any]], at_most: int = 2) -> dict[int, Any]:
+def write_late(path: Path) -> None:
+    time.sleep(0.2)
+    path.touch()
+
+
+def results(works: Sequence[Callable[[], Any]], at_most: int = 2) -> dict[int, Any]:
     return dict(Children().run(works, at_most))
 
 
@@ -111,7 +118,7 @@ def test_signals_are_passed_on_and_nothing_begins_after_one(tmp_path: Path) -> N
             time.sleep(0.01)
         os.kill(os.getppid(), signal.SIGTERM)
 
-    works = [
+    works: list[Callable[[], Any]] = [
         partial(wait_for_signal, tmp_path, 0),
         partial(wait_for_signal, tmp_path, 1),
         interrupt,
@@ -153,10 +160,24 @@ def test_hanging_up_is_ignored_under_nohup() -> None:
     assert (found, children.received) == ({0: signal.SIG_IGN}, None)
 
 
+@pytest.mark.parametrize("then", [0, "raise"])
+def test_what_is_still_to_be_written_is_written_before_the_child_ends(tmp_path: Path, then: Any) -> None:
+    def work() -> None:
+        for number in range(8):
+            in_background(partial(write_late, tmp_path / str(number)))
+        if then == "raise":
+            raise SystemExit(3)
+
+    results([work])
+    assert len(list(tmp_path.iterdir())) == 8
+
+
 def test_whoever_stops_listening_leaves_no_children(tmp_path: Path) -> None:
-    running = Children().run([partial(answer, 1), partial(wait_for_signal, tmp_path, 0)], at_most=2)
+    children = Children()
+    running = children.run([partial(answer, 1), partial(wait_for_signal, tmp_path, 0)], at_most=2)
+    assert isinstance(running, GeneratorType)
     assert next(running) == (0, 1)
-    (process,) = [process for _, process in running.gi_frame.f_locals["self"]._running.values()]
+    (process,) = [process for _, process in children._running.values()]
     running.close()
     os.waitpid(process, 0)
     with pytest.raises(ProcessLookupError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -71,7 +72,16 @@ def test_members_leave_what_separate_runs_leave(both: tuple[Path, Path]) -> None
         assert files_of(one.path) == files_of(other.path)
         assert_rows_agree(one, other)
         assert one.config == other.config
-        same = ("status", "reason", "first_step", "last_step", "total_steps", "command", "overrides", "config_hash")
+        same: tuple[str, ...] = (
+            "status",
+            "reason",
+            "first_step",
+            "last_step",
+            "total_steps",
+            "command",
+            "overrides",
+            "config_hash",
+        )
         same += ("choices", "seed", "model", "data", "baselines", "resumed", "device")
         assert {key: one.info[key] for key in same} == {key: other.info[key] for key in same}
         assert one.metrics.keys() == other.metrics.keys()
@@ -181,6 +191,18 @@ def stepping(self, number, *rest):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, number, *rest)
 fused.FusedRuns.step = stepping
+""",
+    "lose_a_directory": """
+import shutil
+from optexp.engine import fused, single
+def losing(step):
+    def stepping(self, number, *rest):
+        if number == 12:
+            shutil.rmtree("sweep/1-seed=1", ignore_errors=True)
+        return step(self, number, *rest)
+    return stepping
+fused.FusedRuns.step = losing(fused.FusedRuns.step)
+single.SingleRun.step = losing(single.SingleRun.step)
 """,
     "exit_in_a_program": """
 from optexp.engine import fused
@@ -317,3 +339,19 @@ def test_without_forking_members_train_in_this_process(tmp_path: Path, monkeypat
     assert (ended.status, ended.err) == (0, "")
     assert statuses(tmp_path) == ["completed"] * 4
     assert {member.info["process"]["pid"] for member in members_of(tmp_path)} == {os.getpid()}
+
+
+@pytest.mark.parametrize(
+    "launcher", [[TOGETHER], ["hydra.launcher.group_size=1", "hydra.launcher.workers=1"], ["hydra/launcher=basic"]]
+)
+def test_a_member_whose_directory_is_deleted_fails_and_makes_no_other(tmp_path: Path, launcher: list[str]) -> None:
+    words = [*MLP, "seed=0,1,2", "hydra.sweep.dir=sweep", *launcher]
+    ended = with_fault(tmp_path, "lose_a_directory", *words)
+    assert (ended.status, ended.err) == (4, "")
+    assert not (tmp_path / "sweep" / "1-seed=1").exists()
+    members = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["members"]
+    assert [member["status"] for member in members] == ["completed", "failed", "completed"]
+    assert re.search(r"1-seed=1/.*: has been moved or deleted", members[1]["reason"])
+    for member in (members[0], members[2]):
+        run = read_run(tmp_path / "sweep" / member["directory"])
+        assert (run.status, run.last_step) == ("completed", 30)

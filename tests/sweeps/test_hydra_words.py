@@ -123,3 +123,13 @@ def test_joblib_is_not_said_to_run_one_after_the_other(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     lines = dry(tmp_path, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert lines[-1] == "2 members, nothing trained; by Hydra: hydra/launcher=joblib"
+
+
+@pytest.mark.parametrize(
+    "word", [f"+{PARAMS}.seed=3", f"{PARAMS}.seed=3", f"++{PARAMS}.x=3", f"{PARAMS}={{seed:3}}", f"~{PARAMS}"]
+)
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--cfg", "hydra"]])
+def test_parameters_of_the_sweeper_without_a_sweep_are_refused(tmp_path: Path, word: str, more: list[str]) -> None:
+    ended = here(tmp_path, *TINY, word, *more)
+    assert (ended.status, ended.out, everything_in(tmp_path)) == (2, "", [])
+    assert ended.err == f"optexp: {word}: is a setting of a sweep; add -m\n"

@@ -21,7 +21,7 @@ def record() -> SweepRecord:
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    record().write(tmp_path)
+    record().create(tmp_path)
     assert SweepRecord.read(tmp_path) == record()
     assert SweepRecord.read(tmp_path).members[1].status == "not started"
     assert "größer" in (tmp_path / "sweep.json").read_text(encoding="utf-8")
@@ -29,7 +29,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_record_from_before_programs_were_noted_can_be_read(tmp_path: Path) -> None:
-    record().write(tmp_path)
+    record().create(tmp_path)
     content = json.loads((tmp_path / "sweep.json").read_text())
     for member in content["members"]:
         del member["program"]
@@ -63,3 +63,12 @@ def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> No
 def test_directories_sort_by_number_and_show_what_was_swept() -> None:
     assert member_directory(7, ["model=mlp", "optimizer.lr=0.1"], ["optimizer.lr"]) == "7-lr=0.1"
     assert member_directory(0, ["model=mlp"], []) == "0-run"
+
+
+def test_the_record_of_a_sweep_is_not_written_into_another_directory(tmp_path: Path) -> None:
+    record = SweepRecord(["optexp"], [], [])
+    record.create(tmp_path)
+    (tmp_path / "sweep.json").unlink()
+    with pytest.raises(StorageError, match=r"sweep\.json: has been moved or deleted"):
+        record.write(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -48,6 +48,7 @@ def test_the_record_stays_valid_json_whatever_was_measured(tmp_path: Path, make_
     path = make_run(tmp_path / "0", None)
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 110, "epoch": 22.0, "time": 11.0, "train/loss": null}\n')
+    (tmp_path / "sweep.json").touch()  # there is one since the sweep began
     collect(tmp_path, swept(LR, values={LR: [0.1]})).write(tmp_path)
 
     def refuse(constant: str) -> None:
