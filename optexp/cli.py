@@ -28,8 +28,9 @@ VERBS = {
     "runs": "list runs with their status and main numbers",
     "compare": "show what differs between runs, side by side, and draw their curves",
     "export": "write the metrics of a run to a CSV file",
-    "resume": "go on with an interrupted run from its last checkpoint",
+    "resume": "go on with an interrupted run, sweep or study",
     "rerun": "repeat a run with the same configuration in a new directory",
+    "studies": "list the studies with their questions",
 }
 
 
@@ -155,6 +156,12 @@ def _compose_and_run(request: Request) -> int:
     from optexp.config.launch import show
 
     flags, words = request.flags, request.words
+    if any(word.startswith("study=") for word in words):
+        from optexp.studies.requests import run_studies
+
+        if flags.cfg or flags.info:
+            raise BadInput("--cfg and --info show one run; the members of a study are in its final/sweep.json")
+        return run_studies(Composer(flags.config_dir, multirun=True), words, request.command(), flags.dry_run)
     composer = Composer(flags.config_dir, multirun=flags.multirun)
     if flags.cfg or flags.info:
         if flags.multirun or composer.fixed(words) != words:

@@ -42,8 +42,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "run": ("errors", "engine", "assemble", "recording", "records.group_console"),
     "sweeps": ("errors", *RECORDS, "config", "engine", "assemble", "fuse", "recording", "run", "tasks"),
     "tasks": ("errors", *RECORDS, "config", "assemble", "run"),
+    "studies": ("errors", "help", *RECORDS, "config", "sweeps"),
     "commands": ("errors", *RECORDS, "config", "__init__"),
-    "cli": ("errors", "help", "config", "commands", "tasks", "sweeps", "__init__"),
+    "cli": ("errors", "help", "config", "commands", "tasks", "sweeps", "studies", "__init__"),
 }
 # Inside a function only, so that `optexp runs` and `optexp --help` never wait for torch.
 MAY_IMPORT_LAZILY: dict[str, tuple[str, ...]] = {"commands": ("tasks", "sweeps", "run", "assemble", "engine")}
@@ -64,6 +65,7 @@ LIBRARIES: dict[str, set[str]] = {
     "engine": {"torch", "numpy", "safetensors"},
     "records": {"yaml", "rich", "tensorboard", "google", "google_crc32c"},
     "report": {"rich", "matplotlib", "numpy", "jinja2"},
+    "studies": {"torch", "numpy", "scipy", "yaml"},
 }
 
 

@@ -22,6 +22,10 @@ from optexp.records.process import is_alive, this_process
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
+SWEEP_FILE = "sweep.json"
+STUDY_FILE = "study.json"
+STUDIES_FILE = "studies.json"
+"""What makes a directory that of a run, a sweep, a study, or several studies."""
 
 CONFIG_HEADER = "# The complete configuration of this run, with every default and interpolation resolved.\n"
 

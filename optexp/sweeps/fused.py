@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from optexp.assemble import Training, assemble, sibling
 from optexp.config.hydra_files import HydraFiles
 from optexp.engine.runtime import choose_device, is_small, keep_freed_memory
-from optexp.errors import BadInput, StorageError, Unstackable
+from optexp.errors import BadInput, StorageError
 from optexp.fuse import fuse, group_size, unfusable
 from optexp.recording import Job
 from optexp.records.console import say
@@ -33,12 +33,12 @@ from optexp.records.reading import read_run
 from optexp.records.run_directory import RUN_FILE, RunRecord
 from optexp.run import execute, execute_together
 from optexp.sweeps.children import Children, Died, can_fork
+from optexp.sweeps.members import GOOD_ENDS
+from optexp.sweeps.outcomes import Apart, Gone, gone_or_not, one_line
 from optexp.sweeps.plan import Entry, alike
 from optexp.sweeps.record import SweepRecord
 from optexp.tasks import check_composed, prepare
 from optexp.tasks.train import Train
-
-SETTLED = ("completed", "early_stopped", "diverged")
 
 
 @dataclass
@@ -49,28 +49,17 @@ class Group:
     first: Training
 
 
-@dataclass(frozen=True)
-class Apart:
-    """The answer of a group that is better trained one by one."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Gone:
-    """The answer of a training that lost the directories of some members: somebody has moved or deleted them."""
-
-    reason: str
-    directories: list[str]
-
-
 class FusedLauncher:
-    """Trains the members of a sweep. `prefix` begins the command line that is recorded with each."""
+    """Trains the members of a sweep, each from its last checkpoint where it has begun.
+
+    `prefix` begins the command line that is recorded with each; `hydra` is Hydra's node, which each leaves a copy of.
+    """
 
     def __init__(
         self,
         entries: Sequence[Entry],
         prefix: Sequence[str],
+        hydra: DictConfig,
         group_size: int | None = None,
         workers: int | None = None,
     ) -> None:
@@ -79,6 +68,7 @@ class FusedLauncher:
             if value is not None and (type(value) is not int or value < 1):
                 raise BadInput(f"hydra.launcher.{key}={value}: must be a whole number of at least 1, or null")
         self.prefix = list(prefix)
+        self.hydra = hydra
         self.size = group_size
         self.workers = workers
         self.groups: list[Group] = []
@@ -119,12 +109,15 @@ class FusedLauncher:
         parts += [f"{number} one by one ({reason})" for reason, number in self._reasons.items()]
         return "; ".join(parts)
 
-    def launch(self, folder: Path, record: SweepRecord, hydra: DictConfig) -> int:
+    def launch(self, folder: Path, record: SweepRecord) -> int:
         """Train everything below `folder`; returns 0, or 128 + the number of the signal that ended it.
 
-        `record` is kept up to date on the disk; `hydra` is Hydra's node, which every member leaves a copy of.
+        `record` is kept up to date on the disk.
         """
-        self.folder, self.record, self.hydra_files = folder, record, HydraFiles(hydra, folder)
+        self.folder, self.record, self.hydra_files = folder, record, HydraFiles(self.hydra, folder)
+        self._programs = 1 + max(
+            (member.program for member in record.members if member.program is not None), default=-1
+        )
         self.children = Children()
         with self.children.passing_on_signals():
             for group in self.groups:
@@ -161,7 +154,7 @@ class FusedLauncher:
         for index, outcome in self._run(works, group.entries, self._side_by_side(group.entries)):
             outcome = self._without_gone(parts[index], outcome)
             self._note(parts[index])
-            left = [entry for entry in parts[index] if entry.record.status not in SETTLED and not entry.gone]
+            left = [entry for entry in parts[index] if entry.record.status not in GOOD_ENDS and not entry.gone]
             died = isinstance(outcome, Died)
             if not left or self._stopped(left):
                 if isinstance(outcome, str):
@@ -217,7 +210,7 @@ class FusedLauncher:
         try:
             size, reason = group_size([self._built(group, entry) for entry in entries[:2]], most)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything
-            return Apart(_one_line(error))
+            return Apart(one_line(error))
         return size or Apart(reason)
 
     def _train_program(self, group: Group, entries: Sequence[Entry]) -> str | Gone | None:
@@ -232,9 +225,9 @@ class FusedLauncher:
             jobs = [self._job(entry, self._built(group, entry)) for entry in entries]
             execute_together(jobs, fuse([job.training for job in jobs]), _named(entries), resume)
         except StorageError as error:
-            return _gone(error, [job.path for job in jobs])
+            return gone_or_not(error, [job.path for job in jobs])
         except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything; the members go on
-            return _one_line(error)
+            return one_line(error)
         return None
 
     def _built(self, group: Group, entry: Entry) -> Training:
@@ -282,12 +275,12 @@ class FusedLauncher:
             self.hydra_files.write(entry.record.directory, entry.record.number, composed)
             prepare(composed).run(path, self._command(entry), entry.words, member=self._title(entry))
         except StorageError as error:
-            return _gone(error, [path])
+            return gone_or_not(error, [path])
         except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything; the others go on
             if not isinstance(error, BadInput):
                 with contextlib.suppress(OSError), (path / "optexp.log").open("a") as file:
                     file.write(traceback.format_exc())  # where that fails, the reason is reported all the same
-            return _one_line(error)
+            return one_line(error)
         return None
 
     def _settle(self, entry: Entry, outcome: Any) -> None:
@@ -296,7 +289,7 @@ class FusedLauncher:
         reason = outcome.reason if died else self._without_gone([entry], outcome)
         self._note([entry])
         if reason is not None and not (died and self.children.received is not None):
-            if entry.record.status not in SETTLED and not entry.gone:
+            if entry.record.status not in GOOD_ENDS and not entry.gone:
                 self._fail(entry, reason)
                 self._note([entry])
             say(f"{self._title(entry)}  {entry.record.status.replace('_', ' ')}  {reason}")
@@ -356,20 +349,6 @@ def _named(entries: Sequence[Entry]) -> str:
         return f"{len(numbers)} members of {numbers[0]}-{numbers[-1]}"
     parts = [str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)]
     return f"members {', '.join(parts)}"
-
-
-def _one_line(error: BaseException) -> str:
-    """Return what an error says, with its type unless the text was written for people."""
-    text = (
-        str(error) if isinstance(error, BadInput | StorageError | Unstackable) else f"{type(error).__name__}: {error}"
-    )
-    return text.strip().splitlines()[0]
-
-
-def _gone(error: StorageError, paths: Sequence[Path]) -> str | Gone:
-    """Return the answer of a training that could not write to these directories, which it had made."""
-    gone = [path.name for path in paths if not (path / ".hydra").is_dir()]  # written first: else it is another one
-    return Gone(str(error), gone) if gone else str(error)
 
 
 def _equal_parts(entries: Sequence[Entry], number: int) -> list[list[Entry]]:

@@ -16,10 +16,11 @@ from optexp.records.console import relative, say
 from optexp.records.reading import flat
 from optexp.sweeps.hydra_words import FUSED_LAUNCHER, is_foreign, separated, why_hydra, words_of_params
 from optexp.sweeps.member import Ended, run_member
+from optexp.sweeps.members import composed_member, conclude, fused_launcher
 from optexp.sweeps.plan import Entry
 from optexp.sweeps.record import MemberRecord, SweepRecord, member_directory
-from optexp.sweeps.summary import collect, summarize
-from optexp.tasks import check_composed, prepare
+from optexp.sweeps.summary import summarize
+from optexp.tasks import prepare
 
 
 def run_sweep(
@@ -38,12 +39,12 @@ def run_sweep(
     # A sweeper of somebody else's decides as it goes; what it asks for is checked member by member.
     from_params = words_of_params(base, params)
     members, swept = ([], []) if foreign else composer.members([*from_params, *words])
-    composed = [_composed(composer, member) for member in members]
+    composed = [composed_member(composer, member) for member in members]
     record = SweepRecord(list(command), swept, _records(members, composed, swept))
     fused, by_hydra = None, why_hydra(base)
     if by_hydra is None:
         entries = [Entry(config, member) for config, member in zip(composed, record.members, strict=True)]
-        fused = _fused_launcher(base, entries, composer.config_dir)
+        fused = fused_launcher(base, entries, composer.config_dir)
     else:
         _prepare_one_of_each_kind(composed or [base])
     plan = fused.plan() if fused else f"by Hydra: {by_hydra}"
@@ -63,7 +64,7 @@ def run_sweep(
     try:
         with _ended_by_signals():
             if fused is not None:
-                status = fused.launch(directory.path, record, base.hydra)
+                status = fused.launch(directory.path, record)
             elif foreign:
                 hydra_command_line([*argv, directory.override, *_instead_of_fused(base)], run_member)
             else:
@@ -75,14 +76,8 @@ def run_sweep(
         status = int(Exit.UNEXPECTED)
         raise
     finally:
-        record = collect(directory.path, record)
-        record.status = {int(Exit.DONE): "completed", int(Exit.UNEXPECTED): "failed"}.get(status, "interrupted")
-        record.write(directory.path)
+        status = conclude(directory.path, record, status)
         summarize(directory.path, record)
-    if status == 0 and any(
-        member.status not in ("completed", "early_stopped", "diverged") for member in record.members
-    ):
-        return Exit.MEMBERS_FAILED
     return status
 
 
@@ -95,14 +90,6 @@ def _status(stop: SystemExit | KeyboardInterrupt) -> int:
 def _instead_of_fused(base: Composed) -> list[str]:
     """Return the word that chooses Hydra's basic launcher where ours is only the default."""
     return ["hydra/launcher=basic"] if base.hydra.launcher._target_ == FUSED_LAUNCHER else []
-
-
-def _fused_launcher(base: Composed, entries: list[Entry], config_dir: str | None) -> Any:
-    """Build the launcher that trains members together; raises BadInput for whatever keeps a member from starting."""
-    from optexp.sweeps.fused import FusedLauncher  # torch is needed from here on
-
-    settings = {key: value for key, value in base.hydra.launcher.items() if key != "_target_"}
-    return FusedLauncher(entries, ["optexp", *(["--config-dir", config_dir] if config_dir else [])], **settings)
 
 
 @contextlib.contextmanager
@@ -123,15 +110,6 @@ def _ended_by_signals() -> Iterator[None]:
 
 def _jobs(record: SweepRecord) -> list[list[str]]:
     return [[*member.overrides, f"hydra.sweep.subdir={quoted(member.directory)}"] for member in record.members]
-
-
-def _composed(composer: Composer, words: Sequence[str]) -> Composed:
-    composed = composer.compose(words)
-    try:
-        check_composed(composed)
-    except BadInput as error:
-        raise BadInput(f"{error} (member {shlex.join(words)})") from None
-    return composed
 
 
 def _prepare_one_of_each_kind(members: Sequence[Composed]) -> None:

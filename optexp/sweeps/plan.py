@@ -26,6 +26,7 @@ class Entry:
     record: MemberRecord
     on_cpu: bool = True
     small: bool = False  # a step has too few operations for a second thread
+    begun_at: int | None = None  # the step of the last checkpoint of an earlier session
     gone: bool = False  # somebody has moved or deleted its directory
 
     @property
@@ -60,8 +61,8 @@ def _is_number(value: Any) -> bool:
 
 
 def alike(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Sort members into groups of equal structure, in the order of the sweep."""
-    groups: dict[str, list[Entry]] = {}
+    """Sort members into groups of equal structure that have come equally far, in the order of the sweep."""
+    groups: dict[tuple[str, int | None], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(structure(entry.config), []).append(entry)
+        groups.setdefault((structure(entry.config), entry.begun_at), []).append(entry)
     return list(groups.values())

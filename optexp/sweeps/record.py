@@ -14,9 +14,7 @@ from optexp.config.resolvers import member_slug
 from optexp.errors import BadInput, StorageError
 from optexp.records.console import relative
 from optexp.records.files import reason, rewrite
-from optexp.records.run_directory import RUN_FILE
-
-SWEEP_FILE = "sweep.json"
+from optexp.records.run_directory import RUN_FILE, SWEEP_FILE
 
 
 @dataclass

@@ -15,8 +15,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from optexp.engine.checkpoint import Checkpoints, Snapshot, all_finite, pack, unpack, weights_of
+from optexp.engine.checkpoint import Checkpoints, all_finite, weights_of
 from optexp.errors import BadInput, StorageError
+from optexp.records.files import in_background
 
 
 def tree(value: float) -> dict[str, Any]:
@@ -34,25 +35,6 @@ def save(checkpoints: Checkpoints, step: int, state: dict[str, Any], names: Sequ
 
 def full(*_: Any) -> None:
     raise OSError(28, "No space left on device")
-
-
-def test_pack_and_unpack_are_inverse_for_nested_state() -> None:
-    original = {
-        "a": {"b": [torch.arange(3), {"c": torch.tensor(2.5, dtype=torch.float64)}], "d": 3},
-        "e": [0.9, 0.999],
-        "bf16": torch.ones(2, dtype=torch.bfloat16),
-    }
-    tensors: dict[str, torch.Tensor] = {}
-    skeleton = json.loads(json.dumps(pack(original, tensors)))
-    restored = unpack(skeleton, tensors)
-    assert torch.equal(restored["a"]["b"][0], torch.arange(3))
-    assert restored["a"]["b"][1]["c"].dtype == torch.float64
-    assert restored["bf16"].dtype == torch.bfloat16
-    assert restored["e"] == [0.9, 0.999]
-    with pytest.raises(TypeError, match="cannot save 'bad/0'"):
-        pack({"bad": [object()]}, {})
-    with pytest.raises(TypeError, match="keys must be strings"):
-        pack({"bad": {1: 2}}, {})
 
 
 def test_save_and_load_last_previous_and_best(tmp_path: Path) -> None:
@@ -137,7 +119,7 @@ def dying_at(call: int, patch: pytest.MonkeyPatch) -> None:
 
         return one
 
-    for name in ("open", "write", "fsync", "close", "replace", "unlink"):
+    for name in ("open", "write", "fsync", "truncate", "close", "replace", "unlink"):
         patch.setattr(os, name, counted(getattr(os, name)))
 
 
@@ -268,52 +250,6 @@ def test_a_process_that_exits_or_forks_has_written_everything(tmp_path: Path, ho
         assert torch.equal(loaded[1]["weight"], torch.full((1 << 20,), 3.0))
 
 
-def test_a_snapshot_is_a_safetensors_file(tmp_path: Path) -> None:
-    """The library reads what we lay out by hand: every type of element, every shape and memory layout."""
-    kinds = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.float8_e4m3fn]
-    kinds += [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.bool]
-    values = torch.arange(6).view(2, 3) % 2
-    state = {f"kind {index}": values.to(kind) for index, kind in enumerate(kinds)}
-    image = torch.randn(2, 3, 4, 5)
-    state |= {
-        "scalar": torch.tensor(2.5),
-        "empty": torch.empty(0, 3),
-        "transposed": image[0, 0].t(),
-        "every second": image[0, 0, :, ::2],
-        "channels_last": image.to(memory_format=torch.channels_last),
-        "parameter": torch.nn.Parameter(torch.randn(3)),
-        "naïve": torch.ones(1),
-    }
-    snapshot = Snapshot.take(7, {**state, "plain": [1, None, "x"]})
-    path = tmp_path / "file.safetensors"
-    path.write_bytes(snapshot.file.numpy().tobytes())
-    found = safetensors.torch.load_file(path)
-    assert found.keys() == state.keys()
-    for name, tensor in state.items():
-        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
-        assert found[name].equal(tensor), name
-    with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    assert metadata["step"] == "7"
-    assert json.loads(metadata["tree"])["plain"] == [1, None, "x"]
-    no_tensors = Snapshot.take(1, {"history": []})
-    assert safetensors.torch.load(no_tensors.file.numpy().tobytes()) == {}
-    with pytest.raises(TypeError, match=r"cannot save 'a': its elements are torch\.complex128"):
-        Snapshot.take(1, {"a": torch.ones(1, dtype=torch.complex128)})
-
-
-@pytest.mark.gpu
-def test_a_snapshot_of_a_device_is_that_of_the_host() -> None:
-    image = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
-    state = {"weight": image, "count": torch.tensor(3), "half": torch.randn(7).bfloat16(), "view": image[0, 0].t()}
-    on_device = {name: tensor.cuda() for name, tensor in state.items() if name != "count"}
-    snapshot = Snapshot.take(1, {**on_device, "count": state["count"]})
-    for tensor in on_device.values():
-        tensor.zero_()
-    found = safetensors.torch.load(snapshot.file.numpy().tobytes())
-    assert all(found[name].equal(tensor) for name, tensor in state.items())
-
-
 def test_a_manifest_that_names_a_foreign_file_deletes_nothing(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     save(checkpoints, 10, tree(1.0), ["last"])
@@ -337,6 +273,39 @@ def test_a_data_file_that_is_gone_does_not_stop_a_save(tmp_path: Path) -> None:
     for step in (20, 30):
         save(checkpoints, step, tree(step / 10), ["last"])
     assert sorted(path.name[:13] for path in tmp_path.glob("step-*")) == ["step-00000020", "step-00000030"]
+
+
+def test_a_run_that_goes_on_writes_over_what_nobody_names(tmp_path: Path) -> None:
+    """A file that somebody keeps under another name is not touched, and nothing of a longer state remains."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    longest, kept = 100, tmp_path / "kept.safetensors"
+    for step in range(10):
+        checkpoints.save(step, {"weight": torch.full((longest - step,), float(step))}, ["last"])
+        loaded = checkpoints.load("last")
+        assert loaded is not None
+        assert torch.equal(loaded[1]["weight"], torch.full((longest - step,), float(step)))
+        if step == 5:
+            os.link(next(checkpoints.folder.glob("step-00000005-*")), kept)
+    spare = next(checkpoints.folder.glob(".*.tmp")).stat().st_ino
+    checkpoints.save(10, {"weight": torch.ones(3)}, ["last"])
+    checkpoints.load("last")
+    assert next(checkpoints.folder.glob("step-00000010-*")).stat().st_ino == spare
+    assert torch.equal(safetensors.torch.load_file(kept)["weight"], torch.full((95,), 5.0))
+    checkpoints.wait()
+    assert sorted(path.name[:13] for path in checkpoints.folder.iterdir()) == [
+        "last.json",
+        "previous.json",
+        "step-00000009",
+        "step-00000010",
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="asks Linux")
+def test_writing_interrupts_nobody() -> None:
+    own, policies = os.sched_getscheduler(0), []
+    in_background(lambda: policies.append(os.sched_getscheduler(0))).result()
+    assert policies == [os.SCHED_BATCH]
+    assert os.sched_getscheduler(0) == own
 
 
 def test_all_finite() -> None:

@@ -33,8 +33,8 @@ class Disk:
         self.changes: list[tuple[str, str | None, int]] = []  # (old name, new name, inode); None: deleted
         self.states: list[dict[str, bytes]] = []
         self.held: list[IO[bytes]] = []
-        self._fsync, self._replace, self._unlink = os.fsync, os.replace, os.unlink
-        for name in ("fsync", "replace", "unlink"):
+        self._fsync, self._write, self._replace, self._unlink = os.fsync, os.write, os.replace, os.unlink
+        for name in ("fsync", "write", "replace", "unlink"):
             patch.setattr(os, name, getattr(self, name))
 
     def fsync(self, descriptor: int) -> None:
@@ -47,6 +47,13 @@ class Disk:
         else:
             self.contents[os.fstat(descriptor).st_ino] = path.read_bytes()
             self.held.append(path.open("rb"))  # so that no other file gets its inode
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        """What was there before is lost, and what is written is not yet there: the worst that can happen."""
+        if Path(f"/proc/self/fd/{descriptor}").resolve().parent == self.folder:
+            self.contents.pop(os.fstat(descriptor).st_ino, None)
+            self.remember()
+        return self._write(descriptor, data)
 
     def replace(self, old: str, new: str) -> None:
         self.remember()
@@ -84,17 +91,27 @@ def restarted(states: list[dict[str, bytes]], folder: Path) -> Iterator[Checkpoi
         yield Checkpoints(place)
 
 
-def test_every_state_of_the_disk_holds_a_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("run_goes_on", [True, False])
+def test_every_state_of_the_disk_holds_a_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_goes_on: bool
+) -> None:
+    """While a run goes on, files that no manifest names are written over; `wait` deletes them."""
     folder = tmp_path / "checkpoints"
     checkpoints = Checkpoints(folder)
     with monkeypatch.context() as patch:
         disk = Disk(folder.resolve(), patch)
-        for step, names in ((10, ["last", "best"]), (20, ["last"]), (30, ["last", "best"]), (40, ["best"])):
+        saves = ((10, ["last", "best"]), (20, ["last"]), (30, ["last", "best"]), (40, ["best"]), (50, ["last"]))
+        overwritten = []
+        for step, names in (*saves, (60, ["last"])):
             if step == 20:
                 disk.states.clear()  # before, there may be none
             checkpoints.save(step, {"weight": torch.full((4,), float(step))}, names)
-            checkpoints.wait()
+            if run_goes_on:
+                checkpoints.load("best")  # waits, too
+            else:
+                checkpoints.wait()
             disk.remember()
+            overwritten.append(any(folder.glob(".*.tmp")))
             certain = {name for name in disk.names if disk.names[name] in disk.contents}
             assert {f"{name}.json" for name in names} <= certain, "`wait` returns when it is on the disk"
     seen = set()
@@ -104,7 +121,8 @@ def test_every_state_of_the_disk_holds_a_whole_checkpoint(tmp_path: Path, monkey
             assert loaded is not None, (number, name)
             assert torch.equal(loaded[1]["weight"], torch.full((4,), float(loaded[0]))), (number, name)
             seen.add((name, loaded[0]))
-    assert seen == {("last", 10), ("last", 20), ("last", 30), ("best", 10), ("best", 30), ("best", 40)}
+    assert seen == {("last", step) for step in (10, 20, 30, 50, 60)} | {("best", step) for step in (10, 30, 40)}
+    assert any(overwritten) == run_goes_on
 
 
 def test_the_model_of_the_disk_finds_a_missing_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

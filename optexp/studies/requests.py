@@ -1,0 +1,121 @@
+"""`optexp study=NAME …` and `optexp resume DIR` for a study's directory: from a request to answers on the screen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from optexp.config.compose import Composer
+from optexp.errors import BadInput, Exit, StorageError
+from optexp.records.console import relative, say
+from optexp.records.files import write_atomically
+from optexp.records.numbers import measured
+from optexp.records.run_directory import STUDIES_FILE, STUDY_FILE, claim
+from optexp.report.tables import Column, print_table
+from optexp.studies.runner import Conducted, check_study
+from optexp.studies.study import Study, read_studies, read_study_text
+
+
+def run_studies(composer: Composer, words: Sequence[str], command: Sequence[str], dry_run: bool) -> int:
+    """Conduct the studies that `study=…` among the words names; the other words go to every arm of each.
+
+    Everything is checked before anything is created. Returns the exit status: 0 also when claims are refuted.
+    """
+    names = [name for word in words if word.startswith("study=") for name in word.removeprefix("study=").split(",")]
+    others = [word for word in words if not word.startswith("study=")]
+    if composer.fixed(others) != others:
+        raise BadInput(f"study={','.join(names)}: what is compared stands in the file; give every key one value")
+    studies = read_studies(names, composer.config_dir)
+    for study in studies:
+        runs = check_study(study, others, composer)
+        if dry_run:
+            print(f"ok: study={study.name}, {runs} runs{' to begin with' if study.tune else ''}")
+    if dry_run:
+        return Exit.DONE
+    now, output_dir = datetime.now(), composer.compose(others).config["output_dir"]
+    name = studies[0].name if len(studies) == 1 else "all" if "all" in names else "studies"
+    path = claim(Path(output_dir) / "studies" / f"{now:%Y-%m-%d}", f"{now:%H%M%S}-{name}").absolute()
+    if len(studies) == 1:
+        say(f"study in {relative(path)}")
+        return _conduct([Conducted(studies[0], path, others, list(command), composer, {})])
+    asked = {"command": list(command), "words": others, "studies": [study.name for study in studies]}
+    _write(path / STUDIES_FILE, asked)
+    say(f"{len(studies)} studies in {relative(path)}")
+    for study in studies:
+        (path / study.name).mkdir()
+        conducted = Conducted(study, path / study.name, others, list(command), composer, {})
+        conducted.write({}, "not started", 0.0)
+    return go_on(path, composer.config_dir)
+
+
+def go_on(path: Path, config_dir: str | None = None) -> int:
+    """Do what is left of a study, or of several that were asked for together; raises BadInput where there is none."""
+    if (path / STUDIES_FILE).exists():
+        names = json.loads((path / STUDIES_FILE).read_text(encoding="utf-8"))["studies"]
+        return _conduct([_read(path / name, config_dir) for name in names])
+    return _conduct([_read(path, config_dir)])
+
+
+def _read(path: Path, config_dir: str | None) -> Conducted:
+    """Return a study as far as it has come. Its rule is the one it began with, whatever has become of the file."""
+    try:
+        content = json.loads((path / STUDY_FILE).read_text(encoding="utf-8"))
+        study = read_study_text(content["study"], content["definition"])
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{relative(path)}: its {STUDY_FILE} cannot be read ({error})") from None
+    composer = Composer(config_dir, multirun=True)
+    done = content["status"] == "completed"
+    return Conducted(
+        study, path, content["words"], content["command"], composer, content["chosen"], content["seconds"], done
+    )
+
+
+def _conduct(studies: Sequence[Conducted]) -> int:
+    """Conduct one after another and print the answers; an interruption ends all of it, a failure its study only."""
+    worst, rows = int(Exit.DONE), []
+    for conducted in studies:
+        status = int(Exit.DONE) if conducted.done else conducted.conduct()
+        worst = max(worst, status)
+        if status > 128:
+            say(f"{conducted.study.name}: interrupted; go on with: optexp resume {relative(conducted.path)}")
+            return status
+        rows += _rows(conducted)
+    print()
+    print_table(rows, COLUMNS)
+    return worst
+
+
+COLUMNS = [
+    Column("study"),
+    Column("claim"),
+    Column("answer", style=lambda verdict: {"supported": "green", "refuted": "red"}.get(verdict, "yellow")),
+    Column("effect", text=measured, numeric=True),
+    Column("interval"),
+    Column("matters if"),
+    Column("statement", optional=1),
+]
+
+
+def _rows(conducted: Conducted) -> list[dict[str, Any]]:
+    """Return a line for each answer of a study that has come to its end."""
+    study: Study = conducted.study
+    answers = json.loads((conducted.path / STUDY_FILE).read_text(encoding="utf-8")).get("answers", {})
+    rows = []
+    for answer in answers.values():
+        row = {"study": study.name, "claim": " ".join(study.claim), "answer": answer["verdict"]}
+        if (interval := answer["interval"]) is not None:
+            row["effect"] = interval["estimate"]
+            row["interval"] = f"{measured(interval['low'])} to {measured(interval['high'])}"
+        row["matters if"] = f"{answer['supported_if']} {measured(answer['smallest'])} {answer['unit']}"
+        rows.append(row | {"statement": answer["statement"]})
+    return rows
+
+
+def _write(path: Path, content: Any) -> None:
+    try:
+        write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error

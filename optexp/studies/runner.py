@@ -1,0 +1,254 @@
+"""Conducting a study: tune every arm alike, train all arms on all seeds, measure, and answer by the rule of the file.
+
+Both stages are ordinary sweeps below the study's directory, so whatever is interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from optexp.config.compose import Composer
+from optexp.config.resolvers import slug
+from optexp.errors import BadInput, Exit, StorageError
+from optexp.records.console import say
+from optexp.records.files import write_atomically
+from optexp.records.provenance import environment, git_state
+from optexp.records.reading import read_run
+from optexp.records.run_directory import RUN_FILE, STUDY_FILE, SWEEP_FILE
+from optexp.studies import probes
+from optexp.studies.measures import measured
+from optexp.studies.statistics import Interval, bootstrap_interval, shared_level, t_interval, verdict
+from optexp.studies.study import FIRST_TUNING_SEED, Answer, Study
+from optexp.sweeps.members import check_members, train_members
+from optexp.sweeps.record import MemberRecord, SweepRecord
+
+ERROR_RATE = 0.05
+"""Of all answers of a study together."""
+
+Numbers = dict[tuple[str, str], float | None]
+"""What was measured on one seed, by arm and measure; None where there is nothing to measure."""
+
+
+@dataclass
+class Conducted:
+    """A study on its way: where it is, the words that the user adds to every arm, and the command line."""
+
+    study: Study
+    path: Path
+    words: list[str]
+    command: list[str]
+    composer: Composer
+    chosen: dict[str, list[str]]  # the words that tuning chose for each arm
+    before: float = 0.0  # seconds spent in earlier sessions
+    done: bool = False
+
+    def conduct(self) -> int:
+        """Do what is left to do; returns the exit status. study.json tells at every moment how the study stands."""
+        start = time.perf_counter()
+        status = int(Exit.DONE)
+        content: dict[str, Any] = {}
+        ended = "failed"
+        self.write({}, "running", self.before)
+        try:
+            for stage in self._stages():
+                status = self._train(stage)
+                if status > 128:
+                    ended = "interrupted"
+                    return status
+            content = self._results()
+            ended = "completed"
+            return status
+        finally:
+            self.write(content, ended, self.before + time.perf_counter() - start)
+
+    def _stages(self) -> list[str]:
+        return [*(["tune"] if self.study.tune else []), *(["final"] if self.study.compared else [])]
+
+    def _train(self, stage: str) -> int:
+        """Train the members of a stage, those that are left when it has begun before."""
+        folder = self.path / stage
+        if (folder / SWEEP_FILE).exists():
+            record = SweepRecord.read(folder)
+        else:
+            record = self.record(stage)
+            folder.mkdir(exist_ok=True)
+            record.create(folder)
+        say(f"{self.study.name}: {len(record.members)} runs ({stage})")
+        status = train_members(self.composer, record, folder)
+        if stage == "tune" and status <= 128:
+            self.chosen = self._choose(SweepRecord.read(folder))
+        return status
+
+    def record(self, stage: str) -> SweepRecord:
+        """Return the members of a stage. Arms may be equal in name of their values: the arm begins the directory."""
+        study = self.study
+        members: list[MemberRecord] = []
+        for arm, words in study.compared.items():
+            if stage == "tune":
+                assert study.tune is not None
+                points = study.tune.grid(arm)
+                seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + study.tune.seeds)
+            else:
+                points, seeds = [self.chosen.get(arm, [])], range(study.seeds)
+            for point in points:
+                for seed in seeds:
+                    swept = {"arm": arm, "point": " ".join(point), "seed": seed}
+                    name = slug(f"{len(members)}-{arm}-{','.join(point)}-seed={seed}", longest=100)
+                    overrides = latest([*study.common, *words, *point, *self.words, f"seed={seed}"])
+                    members.append(MemberRecord(len(members), overrides, name, swept))
+        return SweepRecord(self.command, ["arm", "point", "seed"], members)
+
+    def _choose(self, record: SweepRecord) -> dict[str, list[str]]:
+        """Return the words of each arm's best combination: the smallest mean best val/loss; infinite where one failed.
+
+        Raises BadInput when no combination of an arm came to an end.
+        """
+        chosen = {}
+        assert self.study.tune is not None
+        for arm in self.study.compared:
+            losses = {
+                " ".join(point): fmean(
+                    _best(self.path / "tune" / member.directory)
+                    for member in record.members
+                    if member.swept["arm"] == arm and member.swept["point"] == " ".join(point)
+                )
+                for point in self.study.tune.grid(arm)
+            }
+            best = min(losses, key=lambda point: losses[point])
+            if not math.isfinite(losses[best]):
+                raise BadInput(f"study={self.study.name}: no run of arm '{arm}' came to an end while tuning")
+            chosen[arm] = next(point for point in self.study.tune.grid(arm) if " ".join(point) == best)
+        return chosen
+
+    def _results(self) -> dict[str, Any]:
+        numbers = [self._numbers(seed) for seed in range(self.study.seeds)]
+        answers = {name: self._answer(answer, numbers) for name, answer in self.study.answers.items()}
+        by_arm = {
+            arm: {measure: [of_seed[arm, measure] for of_seed in numbers] for measure in self.study.measures}
+            for arm in self.study.compared
+        }
+        return {"measured": by_arm, "answers": answers, "runs": self._statuses()}
+
+    def _numbers(self, seed: int) -> Numbers:
+        record = SweepRecord.read(self.path / "final")
+        found: Numbers = {}
+        for member in record.members:
+            if member.swept["seed"] != seed:
+                continue
+            path = self.path / "final" / member.directory
+            rows, status = ([], "not started")
+            if (path / RUN_FILE).exists():
+                run = read_run(path)
+                rows, status = run.rows, run.status
+            for name, measure in self.study.measures.items():
+                found[member.swept["arm"], name] = measured(rows, status, measure)
+        return found
+
+    def _statuses(self) -> dict[str, dict[str, int]]:
+        """Return for each stage how many runs ended in which way."""
+        counts: dict[str, dict[str, int]] = {}
+        for stage in self._stages():
+            counts[stage] = {}
+            for member in SweepRecord.read(self.path / stage).members:
+                counts[stage][member.status] = counts[stage].get(member.status, 0) + 1
+        return counts
+
+    def _answer(self, answer: Answer, numbers: Sequence[Numbers]) -> dict[str, Any]:
+        """Return the answer as it is recorded: effect, interval, verdict, and the sentence that goes with it."""
+        level = shared_level(len(self.study.answers), 1 - ERROR_RATE)
+        per_seed = self._effects(answer, numbers)
+        known = [value for value in per_seed if value is not None and math.isfinite(value)]
+        missing = len(per_seed) - len(known)
+        interval = None if missing else _interval(answer, known, level)
+        found = "inconclusive" if interval is None else verdict(interval, answer.smallest, answer.supported_if)
+        text = {
+            "supported": answer.if_supported,
+            "refuted": answer.if_refuted,
+            "inconclusive": answer.if_inconclusive,
+        }[found]
+        if missing:
+            text = f"{missing} of {len(per_seed)} seeds have no effect to measure. {text}"
+        return {
+            "statement": answer.statement,
+            "effect": answer.effect or f"{answer.probe}{answer.arguments or ''}",
+            "unit": answer.unit,
+            "supported_if": answer.supported_if,
+            "smallest": answer.smallest,
+            "interval": None if interval is None else asdict(interval),
+            "per_seed": per_seed,
+            "verdict": found,
+            "text": text,
+        }
+
+    def _effects(self, answer: Answer, numbers: Sequence[Numbers]) -> list[float | None]:
+        if answer.probe is not None:
+            return list(probes.call(answer.probe, answer.arguments))
+        expression = self.study.expression(answer)
+        assert expression is not None
+        return [expression.value(of_seed) for of_seed in numbers]
+
+    def write(self, results: Mapping[str, Any], status: str, seconds: float) -> None:
+        """Write study.json in one piece; raises StorageError."""
+        study = self.study
+        content = {
+            "study": study.name,
+            "question": study.question,
+            "claim": study.claim,
+            "source": study.source,
+            "limits": study.limits,
+            "command": self.command,
+            "words": self.words,
+            "definition": study.text,
+            "stages": {stage: {"directory": stage} for stage in self._stages()},
+            "chosen": self.chosen,
+            "status": status,
+            "seconds": seconds,
+            "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "versions": environment(),
+            "git": git_state(Path(__file__).parent),
+            **results,
+        }
+        try:
+            write_atomically(self.path / STUDY_FILE, json.dumps(content, indent=1, ensure_ascii=False).encode())
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path / STUDY_FILE}: {error.strerror or error}") from error
+
+
+def check_study(study: Study, words: Sequence[str], composer: Composer) -> int:
+    """Compose and check every member of the first stage; returns how many runs there are. Raises BadInput."""
+    conducted = Conducted(study, Path(), list(words), [], composer, {})
+    runs = 0
+    for stage in conducted._stages():
+        record = conducted.record(stage)
+        check_members(composer, record)
+        runs += len(record.members)
+    return runs
+
+
+def latest(words: Sequence[str]) -> list[str]:
+    """Return override words with the last one of each key only, in its place."""
+    keys = [word.lstrip("+~").partition("=")[0] for word in words]
+    return [word for place, word in enumerate(words) if keys[place] not in keys[place + 1 :]]
+
+
+def _best(path: Path) -> float:
+    """Return the best val/loss of a run; infinite when it did not come to a good end."""
+    run = read_run(path)
+    best = run.info.get("best")
+    return float(best["value"]) if best and run.status in ("completed", "early_stopped") else math.inf
+
+
+def _interval(answer: Answer, values: Sequence[float], level: float) -> Interval:
+    if answer.interval == "t":
+        return t_interval(values, level)
+    if answer.interval == "bootstrap":
+        return bootstrap_interval(values, level)
+    return Interval(values[0], values[0], values[0], level, len(values), "exact")
