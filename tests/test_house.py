@@ -43,11 +43,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "sweeps": ("errors", *RECORDS, "config", "engine", "assemble", "fuse", "recording", "run", "tasks"),
     "tasks": ("errors", *RECORDS, "config", "assemble", "run"),
     "studies": ("errors", "help", *RECORDS, "config", "sweeps"),
-    "commands": ("errors", *RECORDS, "config", "__init__"),
+    "commands": ("errors", *RECORDS, "config", "studies.study", "__init__"),
     "cli": ("errors", "help", "config", "commands", "tasks", "sweeps", "studies", "__init__"),
 }
 # Inside a function only, so that `optexp runs` and `optexp --help` never wait for torch.
-MAY_IMPORT_LAZILY: dict[str, tuple[str, ...]] = {"commands": ("tasks", "sweeps", "run", "assemble", "engine")}
+MAY_IMPORT_LAZILY: dict[str, tuple[str, ...]] = {"commands": ("tasks", "sweeps", "run", "assemble", "engine", "studies")}
 
 # What lies below the command line knows its data source and torch, and nothing of Hydra, TensorBoard or the terminal.
 LIBRARIES: dict[str, set[str]] = {

@@ -33,10 +33,9 @@ from optexp.records.reading import read_run
 from optexp.records.run_directory import RUN_FILE, RunRecord
 from optexp.run import execute, execute_together
 from optexp.sweeps.children import Children, Died, can_fork
-from optexp.sweeps.members import GOOD_ENDS
 from optexp.sweeps.outcomes import Apart, Gone, gone_or_not, one_line
 from optexp.sweeps.plan import Entry, alike
-from optexp.sweeps.record import SweepRecord
+from optexp.sweeps.record import GOOD_ENDS, SweepRecord
 from optexp.tasks import check_composed, prepare
 from optexp.tasks.train import Train
 

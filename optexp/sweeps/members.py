@@ -14,15 +14,12 @@ from optexp.records.console import relative
 from optexp.records.run_directory import RUN_FILE
 from optexp.sweeps.hydra_words import FUSED_LAUNCHER
 from optexp.sweeps.plan import Entry
-from optexp.sweeps.record import SweepRecord
+from optexp.sweeps.record import GOOD_ENDS, SweepRecord
 from optexp.sweeps.summary import collect, summarize
 from optexp.tasks import check_composed
 
 if TYPE_CHECKING:
     from optexp.sweeps.fused import FusedLauncher
-
-GOOD_ENDS = ("completed", "early_stopped", "diverged")
-"""A run that diverged has told what it had to tell."""
 
 
 def composed_member(composer: Composer, words: Sequence[str]) -> Composed:

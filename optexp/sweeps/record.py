@@ -16,6 +16,9 @@ from optexp.records.console import relative
 from optexp.records.files import reason, rewrite
 from optexp.records.run_directory import RUN_FILE, SWEEP_FILE
 
+GOOD_ENDS = ("completed", "early_stopped", "diverged")
+"""How members end that need no further training: one that diverged has told what it had to tell."""
+
 
 @dataclass
 class MemberRecord:
