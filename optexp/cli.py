@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 VERBS = {
     "runs": "list runs with their status and main numbers",
     "compare": "show what differs between runs, side by side, and draw their curves",
+    "report": "write report.html for a run, a sweep or a study: verdict, figures, table, in one file",
     "export": "write the metrics of a run to a CSV file",
     "resume": "go on with an interrupted run, sweep or study",
     "rerun": "repeat a run with the same configuration in a new directory",

@@ -25,7 +25,7 @@ def to_device(compute: Callable[[], Tensor], device: torch.device) -> Tensor:
     fixed place on the device, which `HostNumbers.send` fills before each replay with what `compute` returns then.
     """
     if _captured is not None:
-        return _captured.placed(compute)
+        return _captured.place(compute)
     value = compute()
     if value.device == device:
         return value
@@ -56,21 +56,32 @@ class HostNumbers:
         self._host = torch.zeros(_ROOM, dtype=torch.uint8)
         self._there = torch.zeros(_ROOM, dtype=torch.uint8, device=device)
         self._used = 0
+        self._found: int | None = None  # how many places were found again
 
     @contextlib.contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Note all calls of `to_device` inside the `with` block."""
+    def placed(self, again: bool = False) -> Iterator[None]:
+        """Let `to_device` return fixed places inside the `with` block.
+
+        The first time they are made and filled. `again` they are found in the same order, and nothing is computed: a
+        step that is being captured may neither ask the host nor take memory that outlives it.
+        """
         global _captured
         if _captured is not None:
             raise RuntimeError("a step is already being captured")
+        self._found = 0 if again else None
         _captured = self
         try:
             yield
         finally:
             _captured = None
 
-    def placed(self, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the place on the device for the value of `compute`. Raises RuntimeError where there is no room."""
+    def place(self, compute: Callable[[], Tensor]) -> Tensor:
+        """Return the place on the device for the value of `compute`. Raises RuntimeError where there is none."""
+        if self._found is not None:
+            if self._found == len(self._places):
+                raise RuntimeError("the host computes other numbers than in the step before")
+            self._found += 1
+            return self._places[self._found - 1].on_device
         value = compute()
         if value.device == self._device and self._device.type != "cpu":
             place = _Place(compute, value, torch.empty_like(value), None)
@@ -83,6 +94,7 @@ class HostNumbers:
             )
             place = _Place(compute, value, there, host)
             self._used = -(-end // _ALIGNED) * _ALIGNED
+        place.on_device.copy_(value)
         self._places.append(place)
         return place.on_device
 

@@ -47,7 +47,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cli": ("errors", "help", "config", "commands", "tasks", "sweeps", "studies", "__init__"),
 }
 # Inside a function only, so that `optexp runs` and `optexp --help` never wait for torch.
-MAY_IMPORT_LAZILY: dict[str, tuple[str, ...]] = {"commands": ("tasks", "sweeps", "run", "assemble", "engine", "studies")}
+MAY_IMPORT_LAZILY: dict[str, tuple[str, ...]] = {
+    "commands": ("tasks", "sweeps", "run", "assemble", "engine", "studies")
+}
 
 # What lies below the command line knows its data source and torch, and nothing of Hydra, TensorBoard or the terminal.
 LIBRARIES: dict[str, set[str]] = {
@@ -64,7 +66,7 @@ LIBRARIES: dict[str, set[str]] = {
     "instruments": {"torch"},
     "engine": {"torch", "numpy", "safetensors"},
     "records": {"yaml", "rich", "tensorboard", "google", "google_crc32c"},
-    "report": {"rich", "matplotlib", "numpy", "jinja2"},
+    "report": {"rich", "matplotlib", "numpy", "scipy", "jinja2"},
     "studies": {"torch", "numpy", "scipy", "yaml"},
 }
 

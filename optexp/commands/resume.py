@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     if any((options.dir / file).exists() for file in (STUDY_FILE, STUDIES_FILE)):
         from optexp.studies.requests import go_on
 
-        return go_on(options.dir)
+        return go_on(options.dir, [f"trust=[{','.join(options.trust)}]"] if options.trust else [])
     if (options.dir / SWEEP_FILE).exists() and not (options.dir / RUN_FILE).exists():
         from optexp.sweeps.members import resume_sweep
 

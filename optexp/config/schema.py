@@ -87,6 +87,7 @@ class Engine:
 TOP_LEVEL: dict[str, Any] = {
     "seed": Annotated[int, Between(0, 2**63 - 1)],
     "name": str | None,
+    "remark": str | None,
     "output_dir": str,
     "trust": list[str],
 }

@@ -114,18 +114,17 @@ class CapturedSteps:
 
     def _capture(self, observed: bool) -> Observations:
         """Take a step as it is written, then the same one as a graph, and compare."""
-        state = list(self._state())
+        state, numbers = list(self._state()), HostNumbers(self._device)
         before = [tensor.clone() for tensor in state]
         self._seed()
-        written = {tag: value.clone() for tag, value in self._take(observed).items()}
+        with numbers.placed():
+            written = {tag: value.clone() for tag, value in self._take(observed).items()}
         after = [tensor.clone() for tensor in state]
         try:
             _copy(before, state)
-            graph, numbers = self._new_graph(), HostNumbers(self._device)
-            with numbers.recorded():
+            graph = self._new_graph()
+            with numbers.placed(again=True):
                 observations: Observations = graph.capture(lambda: self._take(observed))
-            numbers.compute()  # what was computed on the device while capturing was recorded and not executed
-            numbers.send()
             self._seed()
             graph.replay()
             if not (difference := _difference(before, after, state)) <= 0.05:

@@ -1,1 +1,1 @@
-"""What people look at: tables and figures made from run directories."""
+"""What people look at: tables, figures and pages made from run directories."""

@@ -1,36 +1,53 @@
-"""Numbers that need no training run: torch's own optimizers on problems whose answer is known in closed form.
+"""Numbers that need no training run: torch's own optimizers on problems whose answer is known, or nearly so.
 
-A probe is a function that returns one number, or one for each seed. Everything is computed in float64 with the update
-rules of torch.optim, so that what is judged is the optimizer that users have, and not our idea of it.
+A probe is a function that returns one number, or one for each random start. Everything is computed in float64 with the
+update rules of torch.optim, so that what is judged is the optimizer that users have, and not our idea of it. An
+optimizer is a mapping `{name: SGD, momentum: 0.9}`: its class in torch.optim and arguments of its constructor.
 """
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from optexp.errors import BadInput, listed, nearest
 
-Gradient = Callable[[Tensor], Tensor]
+Settings = Mapping[str, Any]
 
 SEEDS = 8
 
+RATES = [10 ** (-1.5 + 2.5 * k / 59) for k in range(60)]
+"""The grid of every optimizer on a quadratic: from 0.03 to 10, a tenth apart, in units of 1 / the largest curvature."""
+
+TOKEN_RATES = [10 ** (k / 2) for k in range(-7, 5)]
+"""The grid of every optimizer on tokens: 12 rates from 3e-4 to 1e2."""
+
 
 def call(name: str, arguments: Mapping[str, Any]) -> Sequence[float]:
-    """Return what a probe finds. Raises BadInput for an unknown probe or argument."""
+    """Return what a probe finds. Raises BadInput for an unknown probe, argument or optimizer."""
+    check(name, arguments)
+    with torch.random.fork_rng(devices=[]):
+        return PROBES[name](**arguments)
+
+
+def check(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raise BadInput for an unknown probe, and for arguments that it does not know or that are missing."""
     if name not in PROBES:
         raise BadInput(f"probe={name}: no such probe{nearest(name, PROBES)}; there are {listed(PROBES)}")
     known = inspect.signature(PROBES[name]).parameters
     for argument, value in arguments.items():
         if argument not in known:
             raise BadInput(f"{name}.{argument}={value}: no such argument; there are {listed(known)}")
-    with torch.random.fork_rng(devices=[]):
-        return PROBES[name](**arguments)
+    for argument, parameter in known.items():
+        if parameter.default is parameter.empty and argument not in arguments:
+            raise BadInput(f"{name}.{argument}: is missing")
 
 
 def buffer_coefficient(dampening: float = 0.9, momentum: float = 0.9, step: int = 2) -> list[float]:
@@ -52,16 +69,16 @@ def long_run_step(lr: float, dampening: float, momentum: float = 0.9, steps: int
     optimizer = torch.optim.SGD([weight], lr=lr, momentum=momentum, dampening=dampening)
     before = 0.0
     for _ in range(steps):
-        before = float(weight)
+        before = weight.detach().item()
         weight.grad = torch.ones_like(weight)
         optimizer.step()
-    return [math.log10(before - float(weight))]
+    return [math.log10(before - weight.detach().item())]
 
 
-def state_per_parameter(optimizer: str, arguments: Mapping[str, Any] | None = None, size: int = 4096) -> list[float]:
-    """Return how many numbers an optimizer of torch keeps for each parameter, counters left out."""
+def state_per_parameter(optimizer: Settings, size: int = 4096) -> list[float]:
+    """Return how many numbers an optimizer keeps for each parameter after a step, counters left out."""
     weight = _parameter([0.0] * size)
-    made = _optimizer(optimizer, weight, dict(arguments or {}))
+    made = _optimizer(optimizer, weight, lr=0.1)
     weight.grad = torch.ones_like(weight)
     made.step()
     kept = sum(value.numel() for value in made.state[weight].values() if isinstance(value, Tensor) and value.ndim)
@@ -69,97 +86,160 @@ def state_per_parameter(optimizer: str, arguments: Mapping[str, Any] | None = No
 
 
 def steps_in_a_ravine(
-    first: Mapping[str, Any], second: Mapping[str, Any], condition: float = 100.0, reduce_to: float = 1e-6
+    first: Settings, second: Settings, condition: float = 100.0, than_at: float | None = None, reduce_to: float = 1e-6
 ) -> list[float]:
-    """Return for each seed log2(steps of the first / steps of the second) down a quadratic ravine.
+    """Return for each start log2(steps of the first / steps of the second) down a quadratic ravine.
 
-    f(x, y) = (x² + condition · y²) / 2 from a random start until f has fallen to `reduce_to` of its first value. Each
-    optimizer ({"name": "SGD", "momentum": 0.9}) has the best learning rate of a grid of 40 for that start.
+    f(x, y) = (x² + condition · y²) / 2 from a random start until f stays below `reduce_to` of its first value. Each
+    optimizer has the best learning rate of the same grid of 60 for that start. With `than_at`, how much more that is
+    than with this condition number in place of `condition`.
     """
-    curvature = torch.tensor([1.0, condition], dtype=torch.float64)
-    counts = [
-        [_fewest_steps(settings, curvature, start, reduce_to) for settings in (first, second)]
-        for start in _starts(torch.tensor([1.0, 1.0], dtype=torch.float64))
-    ]
-    return [math.log2(one / other) for one, other in counts]
-
-
-def overshoot_in_a_ravine(
-    first: Mapping[str, Any], second: Mapping[str, Any], condition: float = 100.0, steps: int = 200
-) -> list[float]:
-    """Return for each seed how much more often the first changes sides of the valley than the second, per 100 steps.
-
-    Both take the learning rate with which each comes down fastest.
-    """
-    curvature = torch.tensor([1.0, condition], dtype=torch.float64)
     found = []
-    for start in _starts(torch.ones(2, dtype=torch.float64)):
-        crossings = []
-        for settings in (first, second):
-            lr = _best_lr(settings, curvature, start, 1e-6)
-            path = _path(settings, lambda x: curvature * x, start, lr, steps)[:, 1]
-            crossings.append(int((path[1:] * path[:-1] < 0).sum()) * 100 / steps)
-        found.append(crossings[0] - crossings[1])
-    return found
+    for number in (condition, *([] if than_at is None else [than_at])):
+        curvature, starts = _ravine(number)
+        fewest = [_fastest(settings, curvature, starts, reduce_to)[0] for settings in (first, second)]
+        found.append([math.log2(one / other) for one, other in zip(*fewest, strict=True)])
+    return found[0] if than_at is None else [here - there for here, there in zip(*found, strict=True)]
+
+
+def swing_in_a_ravine(
+    first: Settings, second: Settings, condition: float = 100.0, rate: float | None = None, steps: int = 500
+) -> list[float]:
+    """Return for each start log2(swing of the first / swing of the second) across a quadratic ravine.
+
+    The swing is the way travelled along y, the steep direction of `steps_in_a_ravine`, over the distance from the
+    bottom at the start: 1 without any oscillation. Each optimizer takes the learning rate with which it comes down
+    fastest; with `rate` both take this one, in units of 1 / the largest curvature.
+    """
+    curvature, starts = _ravine(condition)
+    swings = []
+    for settings in (first, second):
+        rates = _fastest(settings, curvature, starts, 1e-6)[1] if rate is None else [rate / condition] * SEEDS
+        paths = [_path(settings, curvature, start, lr, steps)[:, 1] for start, lr in zip(starts, rates, strict=True)]
+        swings.append([float(path.diff().abs().sum() / path[0].abs()) for path in paths])
+    return [math.log2(one / other) for one, other in zip(*swings, strict=True)]
+
+
+def stable_rates(first: Settings, second: Settings, steps: int = 2000) -> list[float]:
+    """Return log2(largest stable learning rate of the second / that of the first) on f(x) = x² / 2, to 1 %."""
+    largest = []
+    for settings in (first, second):
+        low, high = 1e-3, 2e-3
+        while _is_stable(settings, high, steps):
+            low, high = high, 2 * high
+        while high / low > 1.01:
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if _is_stable(settings, middle, steps) else (low, middle)
+        largest.append(low)
+    return [math.log2(largest[1] / largest[0])]
 
 
 def steps_across_a_saddle(
-    first: Mapping[str, Any], second: Mapping[str, Any], lr: float = 0.01, offset: float = 1e-6
+    first: Settings, second: Settings, lr: float = 0.01, offset: float = 1e-6, most: int = 20_000
 ) -> list[float]:
-    """Return for each seed log2(steps of the first / steps of the second) to leave a saddle, both with the same lr.
+    """Return for each start log2(steps of the first / steps of the second) to leave a saddle, both with the same lr.
 
-    f(x, y) = (x² − y²) / 2, from x = 1 and y within `offset` of the ridge, until |y| > 1.
+    f(x, y) = (x² − y²) / 2, from x = 1 and y within `offset` of the ridge, until |y| > 1; `most` steps where it stays.
     """
     curvature = torch.tensor([1.0, -1.0], dtype=torch.float64)
-    found = []
-    for start in _starts(torch.tensor([1.0, offset], dtype=torch.float64)):
-        needed = []
-        for settings in (first, second):
-            path = _path(settings, lambda x: curvature * x, start, lr, 20_000)
-            beyond = (path[:, 1].abs() > 1).nonzero()
-            needed.append(int(beyond[0]) if len(beyond) else len(path))
-        found.append(math.log2(needed[0] / needed[1]))
-    return found
+    needed = []
+    for settings in (first, second):
+        weight = nn.Parameter(_starts(torch.tensor([1.0, offset], dtype=torch.float64)))
+        made = _optimizer(settings, weight, lr=lr)
+        steps = torch.full([SEEDS], most)
+        for step in range(1, most + 1):
+            weight.grad = curvature * weight.detach()
+            made.step()
+            left = weight.detach()[:, 1].abs() > 1
+            steps[left] = steps[left].clamp(max=step)
+            if left.all():
+                break
+        needed.append(steps.tolist())
+    return [math.log2(one / other) for one, other in zip(*needed, strict=True)]
 
 
 def step_after(
-    optimizer: Mapping[str, Any], early: int = 10, late: int = 10_000, lr: float = 0.01, noise: float = 1.0
+    optimizer: Settings, early: int = 1000, late: int = 10_000, noise: float = 1.0, window: int = 10
 ) -> list[float]:
-    """Return for each seed log10(mean step at `late` / mean step at `early`), for noisy gradients of constant size."""
-    found = []
-    for seed in range(SEEDS):
-        torch.manual_seed(seed)
-        gradients = 1.0 + noise * torch.randn(late + early, 64, dtype=torch.float64)
-        weight = _parameter([0.0] * 64)
-        made = _optimizer(optimizer["name"], weight, {**_rest(optimizer), "lr": lr})
-        sizes = []
-        for gradient in gradients:
-            before = weight.detach().clone()
-            weight.grad = gradient.clone()
-            made.step()
-            sizes.append(float((weight.detach() - before).abs().mean()))
-        window = early
-        found.append(math.log10(sum(sizes[-window:]) / sum(sizes[:window])))
-    return found
+    """Return for each start log10(mean step at `late` / mean step at `early`), under gradients 1 + `noise` · N(0, 1).
 
-
-def decay_under_noise(optimizer: str, small: float = 0.01, large: float = 1.0, steps: int = 2000) -> list[float]:
-    """Return for each seed log10 of the ratio of two weights that began equal: of small and of large gradient noise.
-
-    Gradients have mean zero, so a weight decay that deserves its name shrinks both alike: the answer is 0.
+    Steps are counted from 1; the mean is over `window` steps from there and over 64 weights.
     """
-    found = []
-    for seed in range(SEEDS):
-        torch.manual_seed(seed)
-        scales = torch.tensor([small, large], dtype=torch.float64)[:, None]
-        weight = _parameter([[10.0] * 256] * 2)
-        made = _optimizer(optimizer, weight, {"lr": 1e-3, "weight_decay": 0.1})
-        for _ in range(steps):
-            weight.grad = scales * torch.randn(2, 256, dtype=torch.float64)
-            made.step()
-        remaining = weight.detach().mean(1)
-        found.append(math.log10(float(remaining[1] / remaining[0])))
-    return found
+    weight = _parameter([[0.0] * 64] * SEEDS)
+    made = _optimizer(optimizer, weight, lr=0.01)
+    torch.manual_seed(0)
+    sizes: dict[int, Tensor] = {early: torch.zeros(SEEDS), late: torch.zeros(SEEDS)}
+    for step in range(1, late + window):
+        before = weight.detach().clone()
+        weight.grad = 1 + noise * torch.randn(SEEDS, 64, dtype=torch.float64)
+        made.step()
+        for begin in (early, late):
+            if begin <= step < begin + window:
+                sizes[begin] = sizes[begin] + (weight.detach() - before).abs().mean(1)
+    return (sizes[late] / sizes[early]).log10().tolist()
+
+
+def share_of_rising_rates(optimizer: Settings, steps: int = 1000) -> list[float]:
+    """Return the share of steps at which the step per unit of gradient rises, under gradients between 0.5 and 1.5."""
+    weight = _parameter([0.0])
+    made = _optimizer(optimizer, weight, lr=0.01)
+    torch.manual_seed(0)
+    rates = []
+    for gradient in (torch.rand(steps, dtype=torch.float64) + 0.5).tolist():
+        before = weight.detach().item()
+        weight.grad = torch.full_like(weight, gradient)
+        made.step()
+        rates.append((before - weight.detach().item()) / gradient)
+    rises = sum(after > before * (1 + 1e-9) for before, after in itertools.pairwise(rates))
+    return [rises / (steps - 1)]
+
+
+def decay_under_noise(optimizer: Settings, small: float = 0.01, large: float = 1.0, steps: int = 500) -> list[float]:
+    """Return for each start |log10| of the ratio of two weights that began equal: of small and of large gradients.
+
+    Gradients are N(0, small²) and N(0, large²) and say nothing about the weights, so whatever shrinks weights by a
+    fraction of themselves shrinks both alike: the answer is then 0. lr = 1e-3, weight decay 0.1, means of 256 weights
+    that begin at 1.
+    """
+    weight = nn.Parameter(torch.ones(SEEDS, 2, 256, dtype=torch.float64))
+    made = _optimizer(optimizer, weight, lr=1e-3, weight_decay=0.1)
+    scales = torch.tensor([small, large], dtype=torch.float64)[:, None]
+    torch.manual_seed(0)
+    for _ in range(steps):
+        weight.grad = scales * torch.randn(SEEDS, 2, 256, dtype=torch.float64)
+        made.step()
+    remaining = weight.detach().mean(2)
+    return (remaining[:, 1] / remaining[:, 0]).log10().abs().tolist()
+
+
+def excess_on_tokens(
+    first: Settings,
+    second: Settings,
+    tokens: Literal["rare", "rare more than frequent"] = "rare",
+    exponent: float = 1.0,
+    steps: int = 400,
+) -> list[float]:
+    """Return for each seed how much more excess cross-entropy the first has than the second on rare tokens, in nats.
+
+    Token x of 128 is drawn with probability ∝ x^−exponent (1 as in Zipf's law, 0 for all alike). The next token is
+    a fixed successor of its own with probability 0.8, and otherwise drawn as x is. The model is an embedding of width
+    16 and a linear layer, trained on batches of 64 pairs; Adam's advantage under such frequencies is the subject of
+    Kunstner et al., "Heavy-tailed class imbalance and why Adam outperforms gradient descent on language models",
+    NeurIPS 2024. The excess over the entropy is known exactly: it is the mean divergence of the model from the true
+    distribution over the rarer 64 tokens, each counting the same (less that over the others for "rare more than
+    frequent"). Each optimizer has the learning rate of `TOKEN_RATES` with the smallest excess over all tokens as they
+    occur.
+    """
+    chance = torch.arange(1, 129, dtype=torch.float64).pow(-exponent)
+    chance /= chance.sum()
+    excess = []
+    for settings in (first, second):
+        by_rate = torch.stack([_trained_on_tokens(settings, lr, chance, steps) for lr in TOKEN_RATES])
+        best = (by_rate @ chance).nan_to_num(math.inf).argmin(0)  # [S]
+        of_token = by_rate[best, torch.arange(SEEDS)]
+        rare, frequent = of_token[:, 64:].mean(1), of_token[:, :64].mean(1)
+        excess.append(rare if tokens == "rare" else rare - frequent)
+    return (excess[0] - excess[1]).tolist()
 
 
 PROBES: dict[str, Callable[..., Sequence[float]]] = {
@@ -169,10 +249,13 @@ PROBES: dict[str, Callable[..., Sequence[float]]] = {
         long_run_step,
         state_per_parameter,
         steps_in_a_ravine,
-        overshoot_in_a_ravine,
+        swing_in_a_ravine,
+        stable_rates,
         steps_across_a_saddle,
         step_after,
+        share_of_rising_rates,
         decay_under_noise,
+        excess_on_tokens,
     )
 }
 
@@ -181,58 +264,111 @@ def _parameter(values: Any) -> nn.Parameter:
     return nn.Parameter(torch.tensor(values, dtype=torch.float64))
 
 
-def _rest(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key != "name"}
+def _optimizer(settings: Settings, parameters: nn.Parameter | list[nn.Parameter], **arguments: float) -> Optimizer:
+    """Make an optimizer of `settings`, whose own arguments win over `arguments`."""
+    name = settings.get("name")
+    kind = getattr(torch.optim, str(name), None)
+    if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
+        raise BadInput(f"name={name}: torch.optim has no such optimizer")
+    own = {key: value for key, value in settings.items() if key != "name"}
+    of = parameters if isinstance(parameters, list) else [parameters]
+    try:
+        return kind(of, **(arguments | own))
+    except TypeError as error:
+        raise BadInput(f"name={name}: {error}") from None
 
 
-def _optimizer(name: str, weight: nn.Parameter, arguments: dict[str, Any]) -> torch.optim.Optimizer:
-    kind = getattr(torch.optim, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
-        raise BadInput(f"optimizer={name}: torch.optim has no such optimizer")
-    made: torch.optim.Optimizer = kind([weight], **({"lr": 0.1} | arguments))
-    return made
-
-
-def _starts(scale: Tensor) -> list[Tensor]:
-    """Return a random start for each seed: every coordinate between 0.5 and 1.5 times `scale`, of either sign."""
+def _starts(scale: Tensor) -> Tensor:
+    """Return random starts [S, d]: every coordinate between 0.5 and 1.5 times `scale`, of either sign."""
     found = []
     for seed in range(SEEDS):
         torch.manual_seed(seed)
         size, sign = torch.rand(len(scale), dtype=torch.float64) + 0.5, torch.randint(2, (len(scale),)) * 2 - 1
         found.append(scale * size * sign)
-    return found
+    return torch.stack(found)
 
 
-def _path(settings: Mapping[str, Any], gradient: Gradient, start: Tensor, lr: float, steps: int) -> Tensor:
-    """Return the iterates [steps + 1, d] from a start; what grows beyond all bounds stays at infinity."""
+def _ravine(condition: float) -> tuple[Tensor, Tensor]:
+    """Return the two curvatures of a ravine, and random starts."""
+    return torch.tensor([1.0, condition], dtype=torch.float64), _starts(torch.ones(2, dtype=torch.float64))
+
+
+def _path(settings: Settings, curvature: Tensor, start: Tensor, lr: float, steps: int) -> Tensor:
+    """Return the iterates [steps + 1, d] from a start."""
     weight = nn.Parameter(start.clone())
-    made = _optimizer(settings["name"], weight, {**_rest(settings), "lr": lr})
+    made = _optimizer(settings, weight, lr=lr)
     path = [start.clone()]
     for _ in range(steps):
-        weight.grad = gradient(weight.detach())
+        weight.grad = curvature * weight.detach()
         made.step()
         path.append(weight.detach().clone())
     return torch.stack(path)
 
 
-def _fewest_steps(settings: Mapping[str, Any], curvature: Tensor, start: Tensor, reduce_to: float) -> int:
-    return min(_steps_needed(settings, curvature, start, lr, reduce_to) for lr in _rates(curvature))
+def _fastest(
+    settings: Settings, curvature: Tensor, starts: Tensor, reduce_to: float, most: int = 2000
+) -> tuple[list[int], list[float]]:
+    """Return for each start [S, d] the fewest steps to `reduce_to` of the first f, and the learning rate for it.
+
+    Counted is the last step after which f lies above, as known when f has fallen a thousand times further; `most` where
+    that never happens. A rate is given up for a start as soon as it can no longer win.
+    """
+    fewest, best = torch.full([len(starts)], most), torch.full([len(starts)], math.nan, dtype=torch.float64)
+    target = reduce_to * (curvature * starts.square()).sum(1)
+    for rate in sorted(RATES, key=lambda rate: abs(math.log(rate))):  # good rates first: they end the others early
+        lr = rate / float(curvature.max())
+        weight = nn.Parameter(starts.clone())
+        made = _optimizer(settings, weight, lr=lr)
+        needed = torch.ones_like(fewest)
+        arrived = torch.zeros_like(fewest, dtype=torch.bool)
+        for step in range(1, most):
+            weight.grad = curvature * weight.detach()
+            made.step()
+            values = (curvature * weight.detach().square()).sum(1)
+            needed[~(values <= target)] = step + 1  # nan lies above too
+            arrived |= values <= 1e-3 * target
+            if (arrived | (needed >= fewest)).all():
+                break
+        else:
+            needed[~arrived] = most
+        better = needed < fewest
+        fewest[better], best[better] = needed[better], lr
+    return fewest.tolist(), best.tolist()
 
 
-def _best_lr(settings: Mapping[str, Any], curvature: Tensor, start: Tensor, reduce_to: float) -> float:
-    return min(_rates(curvature), key=lambda lr: _steps_needed(settings, curvature, start, lr, reduce_to))
+def _is_stable(settings: Settings, lr: float, steps: int) -> bool:
+    """Return whether x tends to 0 on f(x) = x² / 2 from x = 1."""
+    weight = _parameter([1.0])
+    made = _optimizer(settings, weight, lr=lr)
+    before = now = 1.0
+    for _ in range(steps):
+        weight.grad = weight.detach().clone()
+        made.step()
+        before, now = now, abs(weight.detach().item())
+        if now > 1e6 or before + now < 1e-6:
+            break
+    return before + now < 1
 
 
-def _rates(curvature: Tensor) -> list[float]:
-    """Return 40 learning rates around 1 / the largest curvature, within which all that converge lie."""
-    return [float(10 ** (-2.5 + 3.5 * k / 39) / curvature.max()) for k in range(40)]
-
-
-def _steps_needed(
-    settings: Mapping[str, Any], curvature: Tensor, start: Tensor, lr: float, reduce_to: float, most: int = 2000
-) -> int:
-    """Return the steps after which f stays below `reduce_to` of its first value; `most` when it never does."""
-    path = _path(settings, lambda x: curvature * x, start, lr, most)
-    values = 0.5 * (curvature * path.square()).sum(1)
-    above = (~(values <= reduce_to * values[0])).nonzero()
-    return min(int(above[-1]) + 1, most)
+def _trained_on_tokens(settings: Settings, lr: float, chance: Tensor, steps: int) -> Tensor:
+    """Return for each seed and token [S, V] how far the trained model is from the true next token, in nats."""
+    vocabulary, width, batch = len(chance), 16, 64
+    torch.manual_seed(0)
+    successor = torch.stack([torch.randperm(vocabulary) for _ in range(SEEDS)])
+    embedding = nn.Parameter(torch.randn(SEEDS, vocabulary, width, dtype=torch.float64))
+    output = nn.Parameter(torch.randn(SEEDS, width, vocabulary, dtype=torch.float64) / math.sqrt(width))
+    made = _optimizer(settings, [embedding, output], lr=lr)
+    rows = torch.arange(SEEDS)[:, None]
+    for _ in range(steps):
+        drawn = torch.multinomial(chance, 2 * SEEDS * batch, replacement=True).view(2, SEEDS, batch)
+        token, other = drawn
+        following = torch.where(torch.rand(SEEDS, batch) < 0.8, successor.gather(1, token), other)
+        logits = embedding[rows, token] @ output
+        made.zero_grad()
+        # Members share nothing: the sum over them gives each the gradient of its own mean.
+        nn.functional.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="sum").div(batch).backward()
+        made.step()
+    true = 0.2 * chance.expand(SEEDS, vocabulary, vocabulary).clone()
+    true.scatter_add_(2, successor[:, :, None], torch.full_like(true[:, :, :1], 0.8))
+    predicted = (embedding.detach() @ output.detach()).log_softmax(2)
+    return (true * (true.log() - predicted)).sum(2)

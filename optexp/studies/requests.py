@@ -35,7 +35,7 @@ def run_studies(composer: Composer, words: Sequence[str], command: Sequence[str]
             print(f"ok: study={study.name}, {runs} runs{' to begin with' if study.tune else ''}")
     if dry_run:
         return Exit.DONE
-    now, output_dir = datetime.now(), composer.compose(others).config["output_dir"]
+    now, output_dir = datetime.now(), _output_dir(composer, others)
     name = studies[0].name if len(studies) == 1 else "all" if "all" in names else "studies"
     path = claim(Path(output_dir) / "studies" / f"{now:%Y-%m-%d}", f"{now:%H%M%S}-{name}").absolute()
     if len(studies) == 1:
@@ -48,28 +48,41 @@ def run_studies(composer: Composer, words: Sequence[str], command: Sequence[str]
         (path / study.name).mkdir()
         conducted = Conducted(study, path / study.name, others, list(command), composer, {})
         conducted.write({}, "not started", 0.0)
-    return go_on(path, composer.config_dir)
+    return go_on(path, [word for word in others if word.startswith("trust=")])
 
 
-def go_on(path: Path, config_dir: str | None = None) -> int:
-    """Do what is left of a study, or of several that were asked for together; raises BadInput where there is none."""
+def _output_dir(composer: Composer, words: Sequence[str]) -> str:
+    """Return where results go; the other words may fit the arms and not the defaults."""
+    return str(composer.compose([word for word in words if word.startswith("output_dir=")]).config["output_dir"])
+
+
+def go_on(path: Path, trust: Sequence[str] = ()) -> int:
+    """Do what is left of a study, or of several that were asked for together; raises BadInput where there is none.
+
+    `trust` are the words that name packages of the user's own: a file may not.
+    """
     if (path / STUDIES_FILE).exists():
         names = json.loads((path / STUDIES_FILE).read_text(encoding="utf-8"))["studies"]
-        return _conduct([_read(path / name, config_dir) for name in names])
-    return _conduct([_read(path, config_dir)])
+        return _conduct([_read(path / name, trust) for name in names])
+    return _conduct([_read(path, trust)])
 
 
-def _read(path: Path, config_dir: str | None) -> Conducted:
+def _read(path: Path, trust: Sequence[str]) -> Conducted:
     """Return a study as far as it has come. Its rule is the one it began with, whatever has become of the file."""
     try:
         content = json.loads((path / STUDY_FILE).read_text(encoding="utf-8"))
         study = read_study_text(content["study"], content["definition"])
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"{relative(path)}: its {STUDY_FILE} cannot be read ({error})") from None
-    composer = Composer(config_dir, multirun=True)
-    done = content["status"] == "completed"
     return Conducted(
-        study, path, content["words"], content["command"], composer, content["chosen"], content["seconds"], done
+        study,
+        path.absolute(),
+        [*(word for word in content["words"] if not word.startswith("trust=")), *trust],
+        content["command"],
+        Composer(content["config_dir"], multirun=True),
+        content["chosen"],
+        content["seconds"],
+        content["status"] == "completed",
     )
 
 

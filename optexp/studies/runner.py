@@ -18,11 +18,12 @@ from typing import Any
 from optexp.config.compose import Composer
 from optexp.config.resolvers import slug
 from optexp.errors import BadInput, Exit, StorageError
-from optexp.records.console import say
+from optexp.records.console import relative, say
 from optexp.records.files import write_atomically
 from optexp.records.provenance import environment, git_state
 from optexp.records.reading import read_run
 from optexp.records.run_directory import RUN_FILE, STUDY_FILE, SWEEP_FILE
+from optexp.report.html import write_study
 from optexp.studies import probes
 from optexp.studies.measures import measured
 from optexp.studies.statistics import Interval, bootstrap_interval, shared_level, t_interval, verdict
@@ -65,9 +66,10 @@ class Conducted:
                     return status
             content = self._results()
             ended = "completed"
-            return status
         finally:
             self.write(content, ended, self.before + time.perf_counter() - start)
+        say(f"{self.study.name}: {relative(write_study(self.path))}")
+        return status
 
     def _stages(self) -> list[str]:
         return [*(["tune"] if self.study.tune else []), *(["final"] if self.study.compared else [])]
@@ -206,6 +208,7 @@ class Conducted:
             "limits": study.limits,
             "command": self.command,
             "words": self.words,
+            "config_dir": self.composer.config_dir,
             "definition": study.text,
             "stages": {stage: {"directory": stage} for stage in self._stages()},
             "chosen": self.chosen,

@@ -36,7 +36,9 @@ class Died:
 class Children:
     """Runs functions in child processes, at most `at_most` at a time. `received` is the first signal that came."""
 
-    def __init__(self) -> None:
+    def __init__(self, while_waiting: Callable[[], None] = lambda: None) -> None:
+        """`while_waiting` is called once, when children are at work and there is nothing to do but wait."""
+        self._while_waiting: Callable[[], None] | None = while_waiting
         self.received: int | None = None
         self._running: dict[Connection, tuple[int, int]] = {}  # the pipe to the index of the work and the process id
         self._told: set[int] = set()  # the processes that a signal was passed on to
@@ -51,6 +53,9 @@ class Children:
                     self._fork(index, work)
                 if not self._running:
                     return
+                if self._while_waiting is not None and waiting == [] and self.received is None:
+                    self._while_waiting()
+                    self._while_waiting = None
                 for pipe in wait(list(self._running), timeout=1.0):
                     assert isinstance(pipe, Connection)
                     yield self._collected(pipe)

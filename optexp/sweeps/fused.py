@@ -36,6 +36,7 @@ from optexp.sweeps.children import Children, Died, can_fork
 from optexp.sweeps.outcomes import Apart, Gone, gone_or_not, one_line
 from optexp.sweeps.plan import Entry, alike
 from optexp.sweeps.record import GOOD_ENDS, SweepRecord
+from optexp.sweeps.summary import load_what_draws
 from optexp.tasks import check_composed, prepare
 from optexp.tasks.train import Train
 
@@ -117,7 +118,7 @@ class FusedLauncher:
         self._programs = 1 + max(
             (member.program for member in record.members if member.program is not None), default=-1
         )
-        self.children = Children()
+        self.children = Children(load_what_draws)
         with self.children.passing_on_signals():
             for group in self.groups:
                 self._train_group(group)

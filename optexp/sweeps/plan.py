@@ -10,7 +10,7 @@ from typing import Any
 from optexp.config.compose import Composed
 from optexp.sweeps.record import MemberRecord
 
-_ALONE = ("seed", "name", "output_dir", "schedule")
+_ALONE = ("seed", "name", "output_dir", "remark", "schedule")
 """Parts of a configuration that each member of a program has for itself: they change no operation."""
 
 _ALONE_IN = {"engine": ("clip_norm", "label_smoothing"), "model": ("dropout",)}

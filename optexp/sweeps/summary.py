@@ -7,14 +7,17 @@ import csv
 import math
 import shlex
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from optexp.errors import StorageError
 from optexp.records.console import STATUS_STYLES, program, relative
-from optexp.records.numbers import measured
+from optexp.records.numbers import measured, setting
 from optexp.records.reading import find_runs
 from optexp.report.figures import heat_map
+from optexp.report.grouping import SEED, averaged, by_setting, edges, ranked
+from optexp.report.html import write_sweep
 from optexp.report.tables import Column, print_table
 from optexp.sweeps.record import MemberRecord, SweepRecord
 
@@ -52,7 +55,10 @@ def _finite(value: float | None) -> float | None:
 
 
 def summarize(folder: Path, record: SweepRecord) -> None:
-    """Print the table of members, best first, and write `sweep.csv` and the figures. Raises StorageError."""
+    """Print the tables of members and of means over seeds, best first; write `sweep.csv`, figures and `report.html`.
+
+    Raises StorageError.
+    """
     rows = [_row(member, record.swept) for member in record.members]
     try:
         _write_csv(folder / "sweep.csv", rows)
@@ -62,12 +68,15 @@ def summarize(folder: Path, record: SweepRecord) -> None:
     print()
     ranked = sorted(rows, key=lambda row: row.get("best val/loss", math.inf))
     print_table(ranked, _columns(record.swept, ranked))
+    _print_means(rows, record.swept)
     print()
     counts = {status: sum(m.status == status for m in record.members) for m in record.members for status in [m.status]}
     print("  " + ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items()))
     print(f"  results      {relative(folder)}")
     if figure is not None:
         print(f"  heat map     {relative(figure)}")
+    if record.members:
+        print(f"  report       {relative(write_sweep(folder))}")
     print(f"  tensorboard  {program('tensorboard')} --logdir {relative(folder)}")
     for member in record.members:
         if member.status == "interrupted":
@@ -76,6 +85,29 @@ def summarize(folder: Path, record: SweepRecord) -> None:
             print(f"  resume       {program('optexp')} {shlex.join(words)}")
         elif member.status == "not started":
             print(f"  start        {program('optexp')} {shlex.join([*_config_dir(record), *member.overrides])}")
+
+
+def load_what_draws() -> None:
+    """Import what figures and pages are made with: a second that can be spent while members train."""
+    for name in ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "jinja2"):
+        import_module(name)
+
+
+def _print_means(rows: Sequence[dict[str, Any]], swept: Sequence[str]) -> None:
+    """Print the means of members that differ in their seed only, and say when the best lies at the end of a range."""
+    metric = "best val/loss"
+    order = ranked(by_setting(rows, swept), metric)
+    if SEED in swept and any(len(group.rows) > 1 for group in order):
+        print("\nmeans over seeds, ± half of the 95 % interval")
+        shown = [name for name in ("val/accuracy", metric) if any(name in row for row in rows)]
+        keys = [key for key in swept if key != SEED]
+        lines = [averaged(group.rows, swept, shown)[0] for group in order]
+        numbers = [Column(name, text=measured, numeric=True) for tag in shown for name in (tag, f"{tag} ±")]
+        columns = [*(Column(key, key.removeprefix("optimizer."), numeric=True) for key in keys)]
+        columns += [Column("seeds", numeric=True), Column("lost", numeric=True)]
+        print_table(lines, [*columns, *(column for column in numbers if any(column.key in line for line in lines))])
+    for key, value, side in edges(order[0], rows) if order else ():
+        print(f"\nthe best value lies on the edge: {key}={setting(value)} is the {side} that was tried")
 
 
 def _config_dir(record: SweepRecord) -> list[str]:
@@ -122,10 +154,11 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _heat_map(folder: Path, record: SweepRecord) -> Path | None:
-    """Draw the best val/loss over the two swept numbers, when exactly two numbers and nothing else were swept."""
-    if len(record.swept) != 2 or not record.members:
+    """Draw the best val/loss over the two swept numbers, when two numbers were swept and nothing else but seeds."""
+    keys = [key for key in record.swept if key != SEED]
+    if len(keys) != 2 or not record.members:
         return None
-    values = [member.swept[key] for member in record.members for key in record.swept]
+    values = [member.swept[key] for member in record.members for key in keys]
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return None
     cells = [
@@ -138,6 +171,6 @@ def _heat_map(folder: Path, record: SweepRecord) -> Path | None:
     ]
     path = folder / "figures" / "heat_map.png"
     path.parent.mkdir(exist_ok=True)
-    x_key, y_key = record.swept
+    x_key, y_key = keys
     heat_map(cells, x_key, y_key, "val/loss", path)
     return path

@@ -14,8 +14,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from optexp import transfers
-
 SYNCHRONIZING = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique")
 FROM_HOST = ("lift_fresh", "lift_fresh_copy")
 
@@ -30,20 +28,12 @@ class RecordedGraph(TorchDispatchMode):
         self.replays = 0
 
     def capture(self, take: Callable[[], Any]) -> Any:
-        placed = transfers.HostNumbers.placed
-
-        def computed_on_the_host(numbers: transfers.HostNumbers, compute: Callable[[], Tensor]) -> Tensor:
-            with _Paused(self):
-                return placed(numbers, compute)
-
-        transfers.HostNumbers.placed = computed_on_the_host  # type: ignore[method-assign]
         before: dict[int, tuple[Tensor, Tensor]] = {}
         self._before = before
         try:
             with self:
                 result = take()
         finally:
-            transfers.HostNumbers.placed = placed  # type: ignore[method-assign]
             for tensor, value in before.values():  # what is recorded is not executed
                 tensor.copy_(value)
         return result
@@ -75,16 +65,3 @@ class RecordedGraph(TorchDispatchMode):
             for old, new in zip(expected, found, strict=True):
                 if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
                     old.copy_(new)
-
-
-class _Paused:
-    """Leaves out what is done inside the `with` block."""
-
-    def __init__(self, graph: RecordedGraph) -> None:
-        self._graph = graph
-
-    def __enter__(self) -> None:
-        self._graph.__exit__(None, None, None)
-
-    def __exit__(self, *error: Any) -> None:
-        self._graph.__enter__()

@@ -337,9 +337,24 @@ def test_draws_on_the_device_are_those_of_the_host() -> None:
         arguments: Any = ("dropout", 2, shape, torch.device("cpu"))[: 4 if isinstance(state, StepState) else 3]
         expected = state.uniform(*arguments)
         numbers = transfers.HostNumbers(torch.device("cpu"))
-        with numbers.recorded():
-            state.uniform(*arguments)
+        for again in (False, True):
+            with numbers.placed(again):
+                assert torch.equal(state.uniform(*arguments), expected)
+        state.step = 6
+        expected = state.uniform(*arguments)
+        numbers.compute()
         numbers.send()
-        assert numbers._places
-        with numbers.recorded():
-            assert state.uniform(*arguments).shape == expected.shape
+        with numbers.placed(again=True):
+            assert torch.equal(state.uniform(*arguments), expected)
+
+
+def test_a_step_that_asks_for_other_numbers_is_not_captured() -> None:
+    numbers = transfers.HostNumbers(torch.device("cpu"))
+    with numbers.placed():
+        transfers.to_device(lambda: torch.ones(2), torch.device("cpu"))
+    with numbers.placed(again=True):
+        transfers.to_device(lambda: torch.ones(2), torch.device("cpu"))
+        with pytest.raises(RuntimeError, match="other numbers than in the step before"):
+            transfers.to_device(lambda: torch.ones(2), torch.device("cpu"))
+    with numbers.placed(), pytest.raises(RuntimeError, match="more than 65536 bytes"):
+        transfers.to_device(lambda: torch.ones(1 << 15), torch.device("cpu"))

@@ -116,7 +116,11 @@ def test_a_grid_is_coloured_by_one_number_and_dashed_by_the_other(
 
 
 def cells(figure: Figure) -> dict[tuple[float, float], str]:
-    return {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    """Return the text in each cell, its lines joined."""
+    found: dict[tuple[float, float], list[str]] = {}
+    for text in figure.axes[0].texts:
+        found.setdefault(text.get_position(), []).append(text.get_text())
+    return {place: "\n".join(lines) for place, lines in found.items()}
 
 
 def test_heat_map_writes_each_value_where_it_belongs(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -159,3 +163,40 @@ def test_a_heat_map_in_which_everything_diverged(tmp_path: Path, drawn: list[Fig
     rows = [{"lr": lr, "wd": 0, "val/loss": None, "status": "diverged"} for lr in (1, 2)]
     heat_map(rows, "lr", "wd", "val/loss", tmp_path / "h.png")
     assert set(cells(drawn[0]).values()) == {"diverged"}
+
+
+def test_log_spaced_settings_stand_at_their_decades(tmp_path: Path, drawn: list[Figure]) -> None:
+    rows = [
+        {"lr": lr, "wd": wd, "val/loss": lr, "status": "completed"} for lr in (1, 0.1, 100) for wd in (0, 1e-4, 0.01)
+    ]
+    heat_map(rows, "lr", "wd", "val/loss", tmp_path / "h.png")
+    axes = drawn[0].axes[0]
+    assert [(t.get_text(), x) for t, x in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)] == [
+        ("0.1", 0),
+        ("1", pytest.approx(1)),
+        ("100", pytest.approx(3)),
+    ]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "0.0001", "0.01"]
+    assert list(axes.get_yticks()) == [0, 1, 2]  # two decades are the unit here, and zero stands one unit apart
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("lr (log)", "wd (log, 0 apart)")
+    cells_of_a_row = {(round(patch.get_x(), 9), round(patch.get_width(), 9)) for patch in axes.patches[:-1]}
+    assert cells_of_a_row == {(-0.5, 1), (0.5, 1.5), (2, 1.5)}  # each ends half way to its neighbour
+
+
+def test_a_setting_with_a_lost_seed_is_not_framed(tmp_path: Path, drawn: list[Figure]) -> None:
+    rows: list[dict[str, Any]] = [{"lr": 1, "wd": 0, "val/loss": 0.1, "status": "completed"}]
+    rows.append({"lr": 1, "wd": 0, "val/loss": None, "status": "diverged"})
+    rows.append({"lr": 2, "wd": 0, "val/loss": 0.5, "status": "completed"})
+    heat_map(rows, "lr", "wd", "val/loss", tmp_path / "h.png")
+    frame = drawn[0].axes[0].patches[-1]
+    assert round(frame.get_x()) == 1
+
+
+def test_settings_drawn_at_random_are_points(tmp_path: Path, drawn: list[Figure]) -> None:
+    rows = [{"lr": 10.0**-i, "wd": 1.0 + i, "val/loss": float(i), "status": "completed"} for i in range(14)]
+    rows.append({"lr": 5.0, "wd": 30.0, "val/loss": None, "status": "diverged"})
+    heat_map(rows, "lr", "wd", "val/loss", tmp_path / "h.png")
+    axes = drawn[0].axes[0]
+    assert axes.get_xscale() == "log"
+    assert [line.get_marker() for line in axes.lines].count("X") == 1
+    assert len([line for line in axes.lines if line.get_marker() == "o"]) == 14 + 1  # and the ring around the best

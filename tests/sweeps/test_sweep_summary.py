@@ -94,13 +94,15 @@ def test_the_csv_has_every_member_in_order(tmp_path: Path, make_run: Any, capsys
 @pytest.mark.parametrize(
     ("values", "drawn"),
     [
-        ({LR: [0.1, 0.2], SEED: [1, 2]}, True),
-        ({LR: [0.1], SEED: [1]}, True),
+        ({LR: [0.1, 0.2], "engine.epochs": [1, 2]}, True),
+        ({LR: [0.1], "engine.epochs": [1]}, True),
+        ({LR: [0.1, 0.2], SEED: [1, 2]}, False),  # seeds are averaged
         ({LR: [0.1, 0.2], MODEL: ["mlp", "linear"]}, False),
         ({LR: [0.1, 0.2], "optimizer.nesterov": [True, False]}, False),
-        ({LR: [0.1, None], SEED: [1, 2]}, False),
+        ({LR: [0.1, None], "engine.epochs": [1, 2]}, False),
         ({LR: [0.1, 0.2]}, False),
-        ({LR: [0.1], SEED: [1], "engine.epochs": [1, 2]}, False),
+        ({LR: [0.1], SEED: [1], "engine.epochs": [1, 2]}, True),
+        ({LR: [0.1], "engine.epochs": [1], "engine.log_every": [1, 2]}, False),
     ],
     ids=str,
 )

@@ -53,13 +53,12 @@ class Columns:
     def __init__(
         self, like: Tensor, columns: Callable[[], Mapping[str, Sequence[float]]], more: Columns | None = None
     ) -> None:
-        self._names: list[str] = []
-        self.nonzero: set[str] = set()
+        present = columns()
+        self._names, self.nonzero = list(present), {name for name, column in present.items() if any(column)}
+        computed = [present]
 
-        def table() -> Tensor:
-            found = columns()
-            self._names, self.nonzero = list(found), {name for name, column in found.items() if any(column)}
-            return torch.tensor(list(found.values()), dtype=like.dtype)
+        def table() -> Tensor:  # computed already, but for the replays of a captured step
+            return torch.tensor(list((computed.pop() if computed else columns()).values()), dtype=like.dtype)
 
         self._table = to_device(table, like.device)
         self._more = more
