@@ -52,8 +52,11 @@ def test_the_wheel_holds_the_code_and_the_config_groups(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     code = {path.relative_to(REPO).as_posix() for path in (REPO / "optexp").rglob("*.py")}
     configs = {f"optexp/{path.relative_to(REPO).as_posix()}" for path in (REPO / "conf").rglob("*.yaml")}
-    assert {"optexp/conf/config.yaml", "optexp/conf/optimizer/sgd.yaml"} <= configs
-    assert {name for name in names if ".dist-info/" not in name} == code | configs | {"optexp/conf/__init__.py"}
+    assert {"optexp/conf/config.yaml", "optexp/conf/optimizer/sgd.yaml", "optexp/conf/study/which_fix.yaml"} <= configs
+    templates = {path.relative_to(REPO).as_posix() for path in (REPO / "optexp").rglob("*.jinja")}
+    assert "optexp/report/templates/run.html.jinja" in templates
+    others = configs | templates | {"optexp/conf/__init__.py"}
+    assert {name for name in names if ".dist-info/" not in name} == code | others
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

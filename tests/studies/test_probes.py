@@ -69,7 +69,8 @@ def fastest(momentum: float, condition: float, most: int = 300) -> list[tuple[in
     for x, y in ravine_starts():
         needed = {}
         for rate, (along, across) in paths.items():
-            values = (x * along) ** 2 + condition * (y * across) ** 2
+            with numpy.errstate(all="ignore"):  # rates that are too large
+                values = (x * along) ** 2 + condition * (y * across) ** 2
             needed[rate] = int(numpy.flatnonzero(~(values <= 1e-6 * values[0]))[-1]) + 1
         best = min(needed, key=lambda rate: needed[rate])
         found.append((needed[best], best))

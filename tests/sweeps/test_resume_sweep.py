@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -77,3 +78,23 @@ def test_a_sweep_that_runs_is_not_resumed(tmp_path: Path) -> None:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
+
+
+def test_a_killed_member_fails_alone_and_is_finished_later(tmp_path: Path) -> None:
+    """Nine members in processes of their own, one of them killed in the middle."""
+    lengths = ("model=mlp", "engine.max_steps=1500", "engine.checkpoint_every=50")
+    grid = ("optimizer.lr=0.01,0.02,0.05", "seed=0,1,2", "hydra.launcher.group_size=1", "hydra.sweep.dir=sweep")
+    process = start(tmp_path, "-m", *lengths, *grid)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list((tmp_path / "sweep").glob("4-*/checkpoints/last.json")):
+        time.sleep(0.02)
+    [file] = (tmp_path / "sweep").glob("4-*/run.json")
+    os.kill(json.loads(file.read_text())["process"]["pid"], signal.SIGKILL)
+    assert process.wait(120) == 4
+    assert [member["status"] for member in record(tmp_path)["members"]].count("completed") == 8
+    assert record(tmp_path)["members"][4]["status"] == "failed"
+    assert (tmp_path / "sweep" / "report.html").exists()
+    ended = here(tmp_path, "resume", "sweep")
+    assert (ended.status, ended.err) == (0, "")
+    assert [member["status"] for member in record(tmp_path)["members"]] == ["completed"] * 9
+    assert read_run(file.parent).last_step == 1500
