@@ -227,6 +227,9 @@ class Conducted:
 
 def check_study(study: Study, words: Sequence[str], composer: Composer) -> int:
     """Compose and check every member of the first stage; returns how many runs there are. Raises BadInput."""
+    for answer in study.answers.values():
+        if answer.probe is not None:
+            probes.check(answer.probe, answer.arguments)
     conducted = Conducted(study, Path(), list(words), [], composer, {})
     runs = 0
     for stage in conducted._stages():

@@ -162,7 +162,8 @@ def test_a_missing_config_folder_is_named() -> None:
 
 
 def test_groups_of_the_users_folder_stand_beside_the_shipped_ones(composer: Composer) -> None:
-    assert set(composer.groups()) == {"model", "dataset", "optimizer", "schedule", "engine", "task", "experiment"}
+    shipped = {"model", "dataset", "optimizer", "schedule", "engine", "task", "experiment", "study"}
+    assert set(composer.groups()) == shipped
     assert composer.compose(["optimizer=mine"]).config["optimizer"]["lr"] == 0.7
     assert "mine" not in Composer().loader.get_group_options("optimizer")
 

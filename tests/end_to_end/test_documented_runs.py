@@ -163,7 +163,7 @@ def test_a_disk_that_fails_is_said_in_one_line(tmp_path: Path, monkeypatch: pyte
     def full(*_: Any, **__: Any) -> None:
         raise StorageError("run.json: No space left on device")
 
-    writer = "optexp.sweeps.record.write_atomically" if sweep else "optexp.recording.RunRecord.create"
+    writer = "optexp.sweeps.record.rewrite" if sweep else "optexp.recording.RunRecord.create"
     monkeypatch.setattr(writer, full)
     ended = here(tmp_path, *TINY, *(["-m", "seed=1,2"] if sweep else []))
     assert (ended.status, ended.err) == (5, "optexp: run.json: No space left on device\n")

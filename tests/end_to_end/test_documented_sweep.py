@@ -228,7 +228,7 @@ def test_a_file_of_the_users_can_ask_for_a_sweep(tmp_path: Path) -> None:
     swept = [(member["swept"][LR], member["swept"]["seed"]) for member in sweep.record["members"]]
     assert swept == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
     assert sweep.path.name.endswith("-grid")
-    assert (sweep.path / "figures" / "heat_map.png").exists()
+    assert (sweep.path / "report.html").exists()
     replaced = here(tmp_path, *words, "experiment=grid", "optimizer.lr=0.5", "--dry-run").out
     assert replaced.splitlines()[-1] == "2 members, nothing trained; 2 members fused"
     single = here(tmp_path, *words, "experiment=grid", "hydra.mode=RUN", "--dry-run").out

@@ -26,6 +26,13 @@ def swept(*keys: str, values: dict[str, list[Any]]) -> SweepRecord:
     return SweepRecord(["optexp"], list(keys), members)
 
 
+def summarized(folder: Path, record: SweepRecord) -> None:
+    """Summarize as at the end of a sweep, whose record is on the disk."""
+    (folder / "sweep.json").touch()
+    record.write(folder)
+    summarize(folder, record)
+
+
 def rows_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "sweep.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -62,7 +69,7 @@ def test_a_best_value_that_is_no_number_is_no_best_value(tmp_path: Path) -> None
     record = swept(LR, SEED, values={LR: [0.1, 0.2], SEED: [1]})
     for member, value in zip(record.members, (None, 0.5), strict=True):
         member.status, member.best = "completed", {"metric": "val/loss", "value": value, "step": 3}
-    summarize(tmp_path, record)
+    summarized(tmp_path, record)
     assert [row["best val/loss"] for row in rows_of(tmp_path)] == ["", "0.5"]
 
 
@@ -77,7 +84,7 @@ def test_members_of_a_foreign_sweeper_are_found_on_disk(tmp_path: Path, make_run
 def test_the_csv_has_every_member_in_order(tmp_path: Path, make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "0")
     make_run(tmp_path / "2", "diverged")
-    summarize(tmp_path, collect(tmp_path, swept(LR, SEED, values={LR: [0.1, 1e30], SEED: [1, 2]})))
+    summarized(tmp_path, collect(tmp_path, swept(LR, SEED, values={LR: [0.1, 1e30], SEED: [1, 2]})))
     rows = rows_of(tmp_path)
     assert [(row["#"], row[LR], row[SEED], row["status"]) for row in rows] == [
         ("0", "0.1", "1", "completed"),
@@ -110,23 +117,23 @@ def test_a_heat_map_is_drawn_for_two_numbers(
     tmp_path: Path, make_run: Any, capsys: pytest.CaptureFixture[str], values: dict[str, list[Any]], drawn: bool
 ) -> None:
     make_run(tmp_path / "0")
-    summarize(tmp_path, collect(tmp_path, swept(*values, values=values)))
+    summarized(tmp_path, collect(tmp_path, swept(*values, values=values)))
     assert (tmp_path / "figures" / "heat_map.png").exists() is drawn
     assert ("heat_map.png" in capsys.readouterr().out) is drawn
 
 
 def test_a_sweep_without_results_is_summarized_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    summarize(tmp_path, swept(LR, SEED, values={LR: [0.1, 0.2], SEED: [1, 2]}))
+    summarized(tmp_path, swept(LR, SEED, values={LR: [0.1, 0.2], SEED: [1, 2]}))
     assert "4 not started" in capsys.readouterr().out
     assert [row["status"] for row in rows_of(tmp_path)] == ["not started"] * 4
-    summarize(tmp_path, SweepRecord(["optexp"], [], []))  # a foreign sweeper that was interrupted at once
+    summarized(tmp_path, SweepRecord(["optexp"], [], []))  # a foreign sweeper that was interrupted at once
     assert rows_of(tmp_path) == []
 
 
 def test_commands_to_go_on_are_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["optimizer.lr=0.1", "trust=[mine]"]
     members = [MemberRecord(0, words, "0-x", {}, "interrupted"), MemberRecord(1, words, "1-x", {})]
-    summarize(tmp_path, SweepRecord(["optexp", "-m", "--config-dir", "my files", *words], [], members))
+    summarized(tmp_path, SweepRecord(["optexp", "-m", "--config-dir", "my files", *words], [], members))
     lines = [
         line.split("optexp ")[-1]
         for line in capsys.readouterr().out.splitlines()
