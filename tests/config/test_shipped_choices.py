@@ -14,10 +14,7 @@ from optexp.help import groups, shipped_folder
 
 # Studies are no config groups: see tests/studies.
 CHOICES = [
-    (group, choice)
-    for group, choices in groups([shipped_folder()]).items()
-    for choice in choices
-    if group != "study"
+    (group, choice) for group, choices in groups([shipped_folder()]).items() for choice in choices if group != "study"
 ]
 DOWNLOADED = ("cifar10", "cifar100", "mnist", "fashion_mnist")  # read from real archives in tests/datasets
 NEEDED = {
