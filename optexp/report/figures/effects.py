@@ -20,35 +20,48 @@ VERDICTS = {"supported": PALETTE[2], "refuted": PALETTE[1], "inconclusive": PALE
 
 def effect_figure(answer: Mapping[str, Any]) -> Figure:
     """Draw an answer of a study: each seed's effect, the estimate in its interval, and the side that supports it."""
+    with new_figure(4.6, 1.5) as figure:
+        _draw_effect(figure.subplots(), answer)
+    return figure
+
+
+def effects_figure(answers: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw answers of a study below each other, each under its statement; those without an interval are left out."""
+    drawn = [answer for answer in answers if answer.get("interval")]
+    with new_figure(7.0, 1.45 * max(len(drawn), 1)) as figure:
+        for axes, answer in zip(figure.subplots(max(len(drawn), 1), 1, squeeze=False)[:, 0], drawn, strict=False):
+            _draw_effect(axes, answer)
+            axes.set_title(f"{answer['verdict']}: {answer['statement']}", loc="left", fontsize=9, wrap=True)
+    return figure
+
+
+def _draw_effect(axes: Axes, answer: Mapping[str, Any]) -> None:
     interval, smallest = answer["interval"], float(answer["smallest"])
     seeds = [float(value) for value in answer.get("per_seed") or [] if value is not None and math.isfinite(value)]
     bounds = [float(interval[name]) for name in ("low", "estimate", "high")]
     numbers = [*seeds, *bounds, smallest]
-    with new_figure(4.6, 1.5) as figure:
-        axes = figure.subplots()
-        axes.grid(False, axis="y")
-        if min(numbers) > 0 and max(numbers) / min(numbers) > 100:
-            axes.set_xscale("log")
-            axes.set_xlim(min(numbers) / 2, max(numbers) * 2)
-            label_decades(axes.xaxis)
-        else:
-            wide = [*numbers, 0.0] if _is_near_zero(numbers) else numbers
-            margin = 0.08 * (max(wide) - min(wide)) or 0.1 * abs(smallest) or 1.0
-            axes.set_xlim(min(wide) - margin, max(wide) + margin)
-            axes.locator_params(axis="x", nbins=6)
-            if min(axes.get_xlim()) < 0 < max(axes.get_xlim()):
-                axes.axvline(0, color=FAINT, linewidth=0.8)
-        left, right = axes.get_xlim()
-        supported = (smallest, right) if answer.get("supported_if") == "above" else (left, smallest)
-        axes.axvspan(*supported, color=VERDICTS["supported"], alpha=0.13, linewidth=0)
-        axes.axvline(smallest, color=VERDICTS["supported"], linewidth=1.2, linestyle="--")
-        colour = VERDICTS.get(str(answer.get("verdict")), INK)
-        axes.plot(seeds, [-0.55] * len(seeds), "|", color=FAINT, markersize=9, markeredgewidth=1.2)
-        axes.plot([bounds[0], bounds[2]], [0.2, 0.2], color=colour, linewidth=3, solid_capstyle="butt")
-        axes.plot(bounds[1], 0.2, "D", color=colour, markersize=8, markeredgecolor=PAPER)
-        axes.set(ylim=(-1, 1), yticks=[], xlabel=str(answer.get("unit") or ""))
-        axes.spines["left"].set_visible(False)
-    return figure
+    axes.grid(False, axis="y")
+    if min(numbers) > 0 and max(numbers) / min(numbers) > 100:
+        axes.set_xscale("log")
+        axes.set_xlim(min(numbers) / 2, max(numbers) * 2)
+        label_decades(axes.xaxis)
+    else:
+        wide = [*numbers, 0.0] if _is_near_zero(numbers) else numbers
+        margin = 0.08 * (max(wide) - min(wide)) or 0.1 * abs(smallest) or 1.0
+        axes.set_xlim(min(wide) - margin, max(wide) + margin)
+        axes.locator_params(axis="x", nbins=6)
+        if min(axes.get_xlim()) < 0 < max(axes.get_xlim()):
+            axes.axvline(0, color=FAINT, linewidth=0.8)
+    left, right = axes.get_xlim()
+    supported = (smallest, right) if answer.get("supported_if") == "above" else (left, smallest)
+    axes.axvspan(*supported, color=VERDICTS["supported"], alpha=0.13, linewidth=0)
+    axes.axvline(smallest, color=VERDICTS["supported"], linewidth=1.2, linestyle="--")
+    colour = VERDICTS.get(str(answer.get("verdict")), INK)
+    axes.plot(seeds, [-0.55] * len(seeds), "|", color=FAINT, markersize=9, markeredgewidth=1.2)
+    axes.plot([bounds[0], bounds[2]], [0.2, 0.2], color=colour, linewidth=3, solid_capstyle="butt")
+    axes.plot(bounds[1], 0.2, "D", color=colour, markersize=8, markeredgecolor=PAPER)
+    axes.set(ylim=(-1, 1), yticks=[], xlabel=str(answer.get("unit") or ""))
+    axes.spines["left"].set_visible(False)
 
 
 def _is_near_zero(numbers: Sequence[float]) -> bool:

@@ -1,0 +1,132 @@
+"""From the directories of studies to one page with every claim and its answer: `python -m optexp.studies.page DIR PAGE`.
+
+scripts/studies makes docs/studies.md with it, from a real run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optexp.errors import BadInput
+from optexp.records.numbers import duration, measured
+from optexp.records.run_directory import STUDIES_FILE, STUDY_FILE
+from optexp.report.figures.effects import effects_figure
+from optexp.report.figures.style import save_png
+
+OPEN = {
+    "C11": "comes with the optimizer field",
+    "C14": "comes with the optimizer field",
+    "C24": "comes with the optimizer field",
+    "C26": "waits for distributed training",
+}
+"""Claims without a study, and why."""
+
+
+def write_page(directory: Path, page: Path) -> None:
+    """Write the page of the studies in `directory` (of one `study=…` request), with a picture of each beside it."""
+    studies = _read(directory)
+    figures = page.parent / "figures" / "studies"
+    figures.mkdir(parents=True, exist_ok=True)
+    parts = [_head(studies), _table(studies)]
+    for study in studies:
+        picture = figures / f"{study['study']}.png"
+        save_png(effects_figure(list(study["answers"].values())), picture)
+        parts.append(_section(study, picture.relative_to(page.parent)))
+    parts.append(_open(studies))
+    page.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _read(directory: Path) -> list[dict[str, Any]]:
+    """Return the studies that came to their end, in the order of their claims."""
+    if not (directory / STUDIES_FILE).exists():
+        raise BadInput(f"{directory}: is not the directory of several studies (it holds no {STUDIES_FILE})")
+    names = json.loads((directory / STUDIES_FILE).read_text(encoding="utf-8"))["studies"]
+    studies = [json.loads((directory / name / STUDY_FILE).read_text(encoding="utf-8")) for name in names]
+    unfinished = [study["study"] for study in studies if study["status"] != "completed"]
+    if unfinished:
+        raise BadInput(f"{directory}: not all have come to their end: {', '.join(unfinished)}; optexp resume goes on")
+    return sorted(studies, key=lambda study: (int(study["claim"][0].removeprefix("C")), study["study"]))
+
+
+def _head(studies: Sequence[Mapping[str, Any]]) -> str:
+    first, versions = studies[0], studies[0]["versions"]
+    seconds = sum(study["seconds"] for study in studies)
+    commit = (first["git"] or {}).get("commit", "unknown")[:12]
+    dirty = " with changes" if (first["git"] or {}).get("dirty") else ""
+    return f"""# Studies
+
+Every claim of the source documents, as a question with a rule that was fixed before anything was trained, and the answer
+that came out. *Supported*: the whole interval of the effect lies beyond the smallest effect that matters. *Refuted*: it
+lies wholly on the other side. *Inconclusive*: it lies across. Intervals are paired by seed; all answers of a study share
+an error rate of 5 %. The files are in `conf/study`.
+
+Made by `scripts/studies` from `{" ".join(first["command"])}`, {first["date"][:10]}, {duration(seconds)} in all; commit
+{commit}{dirty}, torch {versions.get("torch")}, Python {versions.get("python")}, {versions.get("cpus")} CPU cores, no GPU.
+
+The evidence is small: handwritten digits, the text of Python's documentation, networks that train in a second. Words on
+the command line go to every arm (`dataset=cifar10`, `model.width=64`), so each question can be asked of larger ones.
+"""
+
+
+def _table(studies: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["| claim | study | answer | statement | effect | interval |", "|---|---|---|---|---|---|"]
+    for study in studies:
+        for answer in study["answers"].values():
+            name = f"[{study['study']}](#{study['study']})"
+            effect, bounds = _effect(answer)
+            cells = [" ".join(study["claim"]), name, f"**{answer['verdict']}**", answer["statement"], effect, bounds]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _effect(answer: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the estimate and the interval of an answer in words."""
+    interval = answer["interval"]
+    if interval is None:
+        return "", ""
+    estimate = f"{measured(interval['estimate'])} {answer['unit']}"
+    if interval["method"] == "exact":
+        return estimate, "exact"
+    return estimate, f"{measured(interval['low'])} to {measured(interval['high'])}"
+
+
+def _section(study: Mapping[str, Any], picture: Path) -> str:
+    lines = [
+        f"## {study['study']}",
+        "",
+        f"**{study['question']}** ({', '.join(study['claim'])}, source {study['source']})",
+        "",
+    ]
+    for answer in study["answers"].values():
+        effect, bounds = _effect(answer)
+        rule = f"supported if {answer['supported_if']} {measured(answer['smallest'])}"
+        numbers = f" Effect {effect} ({bounds}); {rule}." if effect else f" {rule[0].upper()}{rule[1:]}."
+        lines.append(f"- *{answer['statement']}*: **{answer['verdict']}**. {answer['text']}{numbers}")
+    lines += ["", f"![Effects of {study['study']} with their intervals]({picture.as_posix()})", ""]
+    chosen = "; ".join(f"{arm}: {' '.join(words)}" for arm, words in study["chosen"].items() if words)
+    if chosen:
+        lines += [f"Tuned, each arm alike: {chosen}.", ""]
+    runs = [
+        f"{sum(counts.values())} runs ({stage}: {', '.join(f'{number} {status}' for status, number in counts.items())})"
+        for stage, counts in study["runs"].items()
+    ]
+    done = f"{', '.join(runs)}, {duration(study['seconds'])}" if runs else "closed forms only"
+    lines += [f"Limits: {study['limits']}", "", f"`optexp study={study['study']}`: {done}.", ""]
+    return "\n".join(lines)
+
+
+def _open(studies: Sequence[Mapping[str, Any]]) -> str:
+    answered = {claim for study in studies for claim in study["claim"]}
+    missing = {f"C{number}" for number in range(1, 30)} - answered
+    lines = ["## Still open", ""]
+    for claim in sorted(missing, key=lambda name: int(name[1:])):
+        lines.append(f"- {claim}: {OPEN.get(claim, 'has no study yet')}.")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    write_page(Path(sys.argv[1]), Path(sys.argv[2]))
