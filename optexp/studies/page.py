@@ -1,6 +1,6 @@
-"""From the directories of studies to one page with every claim and its answer: `python -m optexp.studies.page DIR PAGE`.
+"""From the directories of studies to one page with every claim and its answer.
 
-scripts/studies makes docs/studies.md with it, from a real run.
+`python -m optexp.studies.page DIR PAGE`; scripts/studies makes docs/studies.md with it, from a real run.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ def _head(studies: Sequence[Mapping[str, Any]]) -> str:
     dirty = " with changes" if (first["git"] or {}).get("dirty") else ""
     return f"""# Studies
 
-Every claim of the source documents, as a question with a rule that was fixed before anything was trained, and the answer
-that came out. *Supported*: the whole interval of the effect lies beyond the smallest effect that matters. *Refuted*: it
-lies wholly on the other side. *Inconclusive*: it lies across. Intervals are paired by seed; all answers of a study share
-an error rate of 5 %. The files are in `conf/study`.
+Every claim of the source documents, as a question with a rule that was fixed before anything was trained, and the
+answer that came out. *Supported*: the whole interval of the effect lies beyond the smallest effect that matters.
+*Refuted*: it lies wholly on the other side. *Inconclusive*: it lies across. Intervals are paired by seed; all answers
+of a study share an error rate of 5 %. The files are in `conf/study`, and say where one was changed after a first run.
 
 Made by `scripts/studies` from `{" ".join(first["command"])}`, {first["date"][:10]}, {duration(seconds)} in all; commit
-{commit}{dirty}, torch {versions.get("torch")}, Python {versions.get("python")}, {versions.get("cpus")} CPU cores, no GPU.
+{commit}{dirty}, torch {versions.get("torch")}, Python {versions.get("python")}, {versions.get("cpus")} CPU cores.
 
 The evidence is small: handwritten digits, the text of Python's documentation, networks that train in a second. Words on
 the command line go to every arm (`dataset=cifar10`, `model.width=64`), so each question can be asked of larger ones.
@@ -95,12 +95,8 @@ def _effect(answer: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _section(study: Mapping[str, Any], picture: Path) -> str:
-    lines = [
-        f"## {study['study']}",
-        "",
-        f"**{study['question']}** ({', '.join(study['claim'])}, source {study['source']})",
-        "",
-    ]
+    source = f"({', '.join(study['claim'])}, source {study['source']})"
+    lines = [f"## {study['study']}", "", f"**{study['question']}** {source}", ""]
     for answer in study["answers"].values():
         effect, bounds = _effect(answer)
         rule = f"supported if {answer['supported_if']} {measured(answer['smallest'])}"
