@@ -17,6 +17,7 @@ EXAMPLES = (
     ("optexp optimizer=adamw optimizer.lr=3e-3 schedule.warmup_fraction=0.1", "choose from a group, set values"),
     ("optexp experiment=exp2_sgd_B32", "a named failure: SGD that does not train"),
     ("optexp -m optimizer.lr=1e-3,1e-2,1e-1 optimizer.weight_decay=0,1e-4,1e-2", "a sweep: nine runs"),
+    ("optexp study=which_fix", "a question answered by experiment: which correction matters most?"),
     ("optexp model=transformer dataset=pydocs optimizer=adamw", "a language model on Python's documentation"),
 )
 
