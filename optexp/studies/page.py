@@ -56,6 +56,7 @@ def _head(studies: Sequence[Mapping[str, Any]]) -> str:
     first, versions = studies[0], studies[0]["versions"]
     seconds = sum(study["seconds"] for study in studies)
     commit = (first["git"] or {}).get("commit", "unknown")[:12]
+    command = " ".join(word for word in first["command"] if not word.startswith("output_dir="))
     dirty = " with changes" if (first["git"] or {}).get("dirty") else ""
     return f"""# Studies
 
@@ -64,7 +65,7 @@ answer that came out. *Supported*: the whole interval of the effect lies beyond 
 *Refuted*: it lies wholly on the other side. *Inconclusive*: it lies across. Intervals are paired by seed; all answers
 of a study share an error rate of 5 %. The files are in `conf/study`, and say where one was changed after a first run.
 
-Made by `scripts/studies` from `{" ".join(first["command"])}`, {first["date"][:10]}, {duration(seconds)} in all; commit
+Made by `scripts/studies` from `{command}`, {first["date"][:10]}, {duration(seconds)} in all; commit
 {commit}{dirty}, torch {versions.get("torch")}, Python {versions.get("python")}, {versions.get("cpus")} CPU cores.
 
 The evidence is small: handwritten digits, the text of Python's documentation, networks that train in a second. Words on

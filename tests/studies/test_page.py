@@ -33,7 +33,7 @@ def study(name: str, claim: str, **answers: dict[str, Any]) -> dict[str, Any]:
         "source": "001",
         "question": f"What of {name}?",
         "limits": "It is small.",
-        "command": ["optexp", "study=all"],
+        "command": ["optexp", "study=all", "output_dir=/home/somebody"],
         "status": "completed",
         "seconds": 61.0,
         "date": "2026-01-31T12:00:00+00:00",
@@ -67,6 +67,7 @@ def test_the_page_has_every_answer_in_the_order_of_the_claims(tmp_path: Path) ->
         "| C20 | [late](#late) | **refuted** | it is refuted | 0 nats | -0.5000 to 0.5000 |",
         "| C20 | [late](#late) | **inconclusive** | it is inconclusive |  |  |",
     ]
+    assert "from `optexp study=all`, 2026-01-31" in text
     assert "16 runs (final: 15 completed, 1 diverged)" in text
     assert "Tuned, each arm alike: sgd: optimizer.lr=0.1." in text
     assert "commit\n0123456789ab, torch 2.12.1, Python 3.11.7, 2 CPU cores" in text
