@@ -33,7 +33,7 @@ def study(name: str, claim: str, **answers: dict[str, Any]) -> dict[str, Any]:
         "source": "001",
         "question": f"What of {name}?",
         "limits": "It is small.",
-        "command": ["optexp", "study=all", "output_dir=/home/somebody"],
+        "command": ["optexp", "study=all", "output_dir=elsewhere"],
         "status": "completed",
         "seconds": 61.0,
         "date": "2026-01-31T12:00:00+00:00",
