@@ -40,7 +40,7 @@ def run_studies(composer: Composer, words: Sequence[str], command: Sequence[str]
     path = claim(Path(output_dir) / "studies" / f"{now:%Y-%m-%d}", f"{now:%H%M%S}-{name}").absolute()
     if len(studies) == 1:
         say(f"study in {relative(path)}")
-        return _conduct([Conducted(studies[0], path, others, list(command), composer, {})])
+        return _conduct([Conducted(studies[0], path, others, list(command), composer, {})], path)
     asked = {"command": list(command), "words": others, "studies": [study.name for study in studies]}
     _write(path / STUDIES_FILE, asked)
     say(f"{len(studies)} studies in {relative(path)}")
@@ -63,8 +63,8 @@ def go_on(path: Path, trust: Sequence[str] = ()) -> int:
     """
     if (path / STUDIES_FILE).exists():
         names = json.loads((path / STUDIES_FILE).read_text(encoding="utf-8"))["studies"]
-        return _conduct([_read(path / name, trust) for name in names])
-    return _conduct([_read(path, trust)])
+        return _conduct([_read(path / name, trust) for name in names], path)
+    return _conduct([_read(path, trust)], path)
 
 
 def _read(path: Path, trust: Sequence[str]) -> Conducted:
@@ -86,14 +86,17 @@ def _read(path: Path, trust: Sequence[str]) -> Conducted:
     )
 
 
-def _conduct(studies: Sequence[Conducted]) -> int:
-    """Conduct one after another and print the answers; an interruption ends all of it, a failure its study only."""
+def _conduct(studies: Sequence[Conducted], asked: Path) -> int:
+    """Conduct one after another and print the answers; an interruption ends all of it, a failure its study only.
+
+    `asked` is the directory of the whole request.
+    """
     worst, rows = int(Exit.DONE), []
     for conducted in studies:
         status = int(Exit.DONE) if conducted.done else conducted.conduct()
         worst = max(worst, status)
         if status > 128:
-            say(f"{conducted.study.name}: interrupted; go on with: optexp resume {relative(conducted.path)}")
+            say(f"{conducted.study.name}: interrupted; go on with: optexp resume {relative(asked)}")
             return status
         rows += _rows(conducted)
     print()

@@ -103,7 +103,7 @@ class Conducted:
             for point in points:
                 for seed in seeds:
                     swept = {"arm": arm, "point": " ".join(point), "seed": seed}
-                    name = slug(f"{len(members)}-{arm}-{','.join(point)}-seed={seed}", longest=100)
+                    name = slug(f"{len(members)}-{','.join([arm, *point, f'seed={seed}'])}", longest=100)
                     overrides = latest([*study.common, *words, *point, *self.words, f"seed={seed}"])
                     members.append(MemberRecord(len(members), overrides, name, swept))
         return SweepRecord(self.command, ["arm", "point", "seed"], members)
