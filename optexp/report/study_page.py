@@ -10,7 +10,7 @@ from typing import Any
 
 from optexp.errors import BadInput
 from optexp.records.numbers import duration
-from optexp.report.figures.effects import effect_figure, measure_figure
+from optexp.report.figures.effects import effect_figure, measure_figure, ranked_figure
 from optexp.report.grouping import mean_of
 from optexp.report.parts import Gallery, Picture, alike, command_line, commit, number, provenance, words
 from optexp.report.sweep_directory import ENDED_WELL, SWEEP_FILE, Sweep, read_sweep
@@ -50,6 +50,7 @@ def study_content(path: Path, study: Mapping[str, Any]) -> dict[str, Any]:
         "status": str(study.get("status") or ""),
         "seconds": duration(float(study["seconds"])) if study.get("seconds") is not None else "",
         "answers": answers,
+        "ranked": _ranked(study.get("effects") or {}, gallery),
         "runs": _runs(study, sweep),
         "lost": _lost(sweep) if sweep else [],
         "measures": _measure_pictures(measures, gallery),
@@ -143,6 +144,20 @@ def _rule(answer: Mapping[str, Any]) -> str:
         return ""
     side = "above" if answer.get("supported_if") == "above" else "below"
     return f"supported if the whole interval lies {side} {number(answer['smallest'])}"
+
+
+def _ranked(effects: Mapping[str, Sequence[Mapping[str, Any]]], gallery: Gallery) -> list[dict[str, Any]]:
+    """Return for each measure its main effects and interactions, largest first, as a table and a picture."""
+    ranked = []
+    for measure, rows in effects.items():
+        cells = [
+            [" × ".join(row["factors"]), _effect_text(row["interval"], "") if row["interval"] else "none"]
+            for row in rows
+        ]
+        caption = "dots: seeds; diamond: mean; bar: its interval; all intervals together hold at 95 %"
+        picture = gallery.picture(ranked_figure(rows, measure), f"effects on {measure}, largest first", caption)
+        ranked.append({"measure": measure, "table": (["effect of", measure], cells), "picture": picture})
+    return ranked
 
 
 def _measure_names(measures: Mapping[str, Mapping[str, Sequence[float | None]]]) -> list[str]:

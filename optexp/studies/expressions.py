@@ -29,7 +29,7 @@ OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
 OF_ONE: dict[str, Callable[[float], float]] = {"abs": abs, "log10": math.log10, "sqrt": math.sqrt}
 OF_SEVERAL: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max, "mean": fmean}
 GRAMMAR = "numbers, arm.measure, + - * /, abs, log10, sqrt of one, min, max, mean of two or more"
-GRAMMAR_OF_FACTORS = "main(factor, measure), interaction(factor, factor, measure)"
+GRAMMAR_OF_FACTORS = "main(factor, measure), interaction(factor, factor, measure), of log10(measure), too"
 
 _Part = Callable[[Numbers], float]
 
@@ -133,18 +133,16 @@ class Expression:
         return self._refuse(f"there is no function '{name}'{nearest(name, functions)}")
 
     def _effect(self, name: str, arguments: list[ast.expr]) -> _Part:
-        """Read `main(factor, measure)` or `interaction(factor, factor, measure)`."""
-        order = 1 if name == "main" else 2
+        """Read `main(factor, measure)` or `interaction(factor, factor, …, measure)`, of `log10(measure)`, too."""
         if not self._factors:
             self._refuse(f"{name} needs a study with factors")
-        words = [argument.id for argument in arguments if isinstance(argument, ast.Name)]
-        if len(arguments) != order + 1 or len(words) != len(arguments):
-            self._refuse(f"{name} takes {'a factor' if order == 1 else 'two factors'} and a measure")
-        *factors, measure = words
-        involved = [self._factors.index(self._one_of(factor, self._factors, "factor")) for factor in factors]
-        if len(set(involved)) < order:
-            self._refuse(f"{name} takes two different factors")
-        parts = [self._measured(arm, measure) for arm in self._arms]
+        words = [argument.id for argument in arguments[:-1] if isinstance(argument, ast.Name)]
+        if len(words) != len(arguments) - 1 or (len(words) != 1 if name == "main" else len(words) < 2):
+            self._refuse(f"{name} takes {'a factor' if name == 'main' else 'two factors or more'} and a measure")
+        involved = [self._factors.index(self._one_of(factor, self._factors, "factor")) for factor in words]
+        if len(set(involved)) < len(involved):
+            self._refuse(f"{name} takes different factors")
+        parts = self._of_every_arm(name, arguments[-1])
         design = combinations(len(self._factors))
 
         def value(numbers: Numbers) -> float:
@@ -152,6 +150,16 @@ class Expression:
             return factorial_effect(by_levels, involved)[0]
 
         return value
+
+    def _of_every_arm(self, name: str, measure: ast.expr) -> list[_Part]:
+        """Read a measure, or a function of one, as a part for each arm."""
+        match measure:
+            case ast.Name(id=word):
+                return [self._measured(arm, word) for arm in self._arms]
+            case ast.Call(func=ast.Name(id=function), args=[ast.Name(id=word)], keywords=[]) if function in OF_ONE:
+                dotted = [ast.Attribute(value=ast.Name(id=arm), attr=word) for arm in self._arms]
+                return [self._call(function, [part]) for part in dotted]
+        return self._refuse(f"{name} takes a measure, or log10 of one, in the last place")
 
     def _one_of(self, word: str, words: Sequence[str], kind: str) -> str:
         if word not in words:

@@ -103,7 +103,8 @@ def _section(study: Mapping[str, Any], picture: Path) -> str:
         rule = f"supported if {answer['supported_if']} {measured(answer['smallest'])}"
         numbers = f" Effect {effect} ({bounds}); {rule}." if effect else f" {rule[0].upper()}{rule[1:]}."
         lines.append(f"- *{answer['statement']}*: **{answer['verdict']}**. {answer['text']}{numbers}")
-    lines += ["", f"![Effects of {study['study']} with their intervals]({picture.as_posix()})", ""]
+    lines += ["", *_ranked(study.get("effects") or {})]
+    lines += [f"![Effects of {study['study']} with their intervals]({picture.as_posix()})", ""]
     chosen = "; ".join(f"{arm}: {' '.join(words)}" for arm, words in study["chosen"].items() if words)
     if chosen:
         lines += [f"Tuned, each arm alike: {chosen}.", ""]
@@ -114,6 +115,21 @@ def _section(study: Mapping[str, Any], picture: Path) -> str:
     done = f"{', '.join(runs)}, {duration(study['seconds'])}" if runs else "closed forms only"
     lines += [f"Limits: {study['limits']}", "", f"`optexp study={study['study']}`: {done}.", ""]
     return "\n".join(lines)
+
+
+def _ranked(effects: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return a table for each measure that main effects and interactions were asked on."""
+    lines = []
+    for measure, rows in effects.items():
+        lines += [f"| main effects and interactions on {measure}, largest first | effect | interval |", "|---|---|---|"]
+        for row in rows:
+            numbers = "none |"  # where a seed has no number
+            if (interval := row["interval"]) is not None:
+                low, mean, high = (measured(round(interval[end], 12)) for end in ("low", "estimate", "high"))
+                numbers = f"{mean} | {low} to {high}"
+            lines.append(f"| {' × '.join(row['factors'])} | {numbers} |")
+        lines.append("")
+    return lines
 
 
 def _open(studies: Sequence[Mapping[str, Any]]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from optexp.records.run_directory import STUDIES_FILE, STUDY_FILE, claim
 from optexp.report.tables import Column, print_table
 from optexp.studies.runner import Conducted, check_study
 from optexp.studies.study import Study, read_studies, read_study_text
+from optexp.sweeps.ending import ended_by_signals, status_of
 
 
 def run_studies(composer: Composer, words: Sequence[str], command: Sequence[str], dry_run: bool) -> int:
@@ -91,16 +92,25 @@ def _conduct(studies: Sequence[Conducted], asked: Path) -> int:
 
     `asked` is the directory of the whole request.
     """
-    worst, rows = int(Exit.DONE), []
+    worst, rows, effects = int(Exit.DONE), [], []
     for conducted in studies:
-        status = int(Exit.DONE) if conducted.done else conducted.conduct()
+        try:
+            with ended_by_signals():
+                status = int(Exit.DONE) if conducted.done else conducted.conduct()
+        except (SystemExit, KeyboardInterrupt) as stop:
+            status = status_of(stop)
         worst = max(worst, status)
         if status > 128:
             say(f"{conducted.study.name}: interrupted; go on with: optexp resume {relative(asked)}")
             return status
-        rows += _rows(conducted)
+        content = json.loads((conducted.path / STUDY_FILE).read_text(encoding="utf-8"))
+        rows += _rows(conducted.study, content)
+        effects += _effects(conducted.study, content)
     print()
     print_table(rows, COLUMNS)
+    if effects:
+        print("\nmain effects and interactions, largest first")
+        print_table(effects, EFFECT_COLUMNS, group_by="study")
     return worst
 
 
@@ -115,16 +125,38 @@ COLUMNS = [
 ]
 
 
-def _rows(conducted: Conducted) -> list[dict[str, Any]]:
-    """Return a line for each answer of a study that has come to its end."""
-    study: Study = conducted.study
-    answers = json.loads((conducted.path / STUDY_FILE).read_text(encoding="utf-8")).get("answers", {})
+EFFECT_COLUMNS = [
+    Column("on"),
+    Column("of"),
+    Column("effect", text=measured, numeric=True),
+    Column("interval"),
+]
+
+
+def _effects(study: Study, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a line for each main effect and interaction of a study with factors."""
     rows = []
-    for answer in answers.values():
+    for measure, effects in content.get("effects", {}).items():
+        for effect in effects:
+            row = {"study": study.name, "on": measure, "of": " x ".join(effect["factors"])}
+            rows.append(row | _numbers(effect["interval"]))
+    return rows
+
+
+def _numbers(interval: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the cells of an estimate and its interval; none where nothing could be measured."""
+    if interval is None:
+        return {}
+    low, mean, high = (round(interval[end], 12) for end in ("low", "estimate", "high"))  # 0 where 1e-17 was computed
+    return {"effect": mean, "interval": f"{measured(low)} to {measured(high)}"}
+
+
+def _rows(study: Study, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a line for each answer of a study that has come to its end."""
+    rows = []
+    for answer in content.get("answers", {}).values():
         row = {"study": study.name, "claim": " ".join(study.claim), "answer": answer["verdict"]}
-        if (interval := answer["interval"]) is not None:
-            row["effect"] = interval["estimate"]
-            row["interval"] = f"{measured(interval['low'])} to {measured(interval['high'])}"
+        row |= _numbers(answer["interval"])
         row["matters if"] = f"{answer['supported_if']} {measured(answer['smallest'])} {answer['unit']}"
         rows.append(row | {"statement": answer["statement"]})
     return rows

@@ -27,7 +27,7 @@ from optexp.report.html import write_study
 from optexp.studies import probes
 from optexp.studies.measures import measured
 from optexp.studies.statistics import Interval, bootstrap_interval, shared_level, t_interval, verdict
-from optexp.studies.study import FIRST_TUNING_SEED, Answer, Study
+from optexp.studies.study import FIRST_TUNING_SEED, Answer, Study, factor_effects
 from optexp.sweeps.members import check_members, train_members
 from optexp.sweeps.record import MemberRecord, SweepRecord
 
@@ -66,6 +66,9 @@ class Conducted:
                     return status
             content = self._results()
             ended = "completed"
+        except (SystemExit, KeyboardInterrupt):
+            ended = "interrupted"
+            raise
         finally:
             self.write(content, ended, self.before + time.perf_counter() - start)
         say(f"{self.study.name}: {relative(write_study(self.path))}")
@@ -137,7 +140,25 @@ class Conducted:
             arm: {measure: [of_seed[arm, measure] for of_seed in numbers] for measure in self.study.measures}
             for arm in self.study.compared
         }
-        return {"measured": by_arm, "answers": answers, "runs": self._statuses()}
+        return {"measured": by_arm, "answers": answers, "effects": self._ranked(numbers), "runs": self._statuses()}
+
+    def _ranked(self, numbers: Sequence[Numbers]) -> dict[str, list[dict[str, Any]]]:
+        """Return every main effect and interaction on what the study names, the largest first.
+
+        The intervals of one list hold together; an effect that some seed does not have is left without one.
+        """
+        ranked = {}
+        for measure, effects in factor_effects(self.study).items():
+            level = shared_level(len(effects), 1 - ERROR_RATE)
+            rows: list[dict[str, Any]] = []
+            for factors, expression in effects.items():
+                per_seed = [expression.value(of_seed) for of_seed in numbers]
+                known = [value for value in per_seed if value is not None]
+                interval = asdict(t_interval(known, level)) if len(known) == len(per_seed) else None
+                rows.append({"factors": list(factors), "interval": interval, "per_seed": per_seed})
+            rows.sort(key=lambda row: -abs(row["interval"]["estimate"]) if row["interval"] else math.inf)
+            ranked[measure] = rows
+        return ranked
 
     def _numbers(self, seed: int) -> Numbers:
         record = SweepRecord.read(self.path / "final")
@@ -193,8 +214,8 @@ class Conducted:
     def _effects(self, answer: Answer, numbers: Sequence[Numbers]) -> list[float | None]:
         if answer.probe is not None:
             return list(probes.call(answer.probe, answer.arguments))
-        expression = self.study.expression(answer)
-        assert expression is not None
+        assert answer.effect is not None
+        expression = self.study.expression(answer.effect)
         return [expression.value(of_seed) for of_seed in numbers]
 
     def write(self, results: Mapping[str, Any], status: str, seconds: float) -> None:

@@ -73,7 +73,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that decides about a study. `arms` holds the override words of each; `text` is the file itself."""
+    """Everything that decides about a study. `arms` holds the override words of each; `text` is the file itself.
+
+    With `factors`, all combinations of their levels are arms; `effects_on` are the measures, or log10 of one, on which
+    every main effect and interaction is told, largest first.
+    """
 
     name: str
     text: str
@@ -86,6 +90,7 @@ class Study:
     seeds: Annotated[int, AtLeast(0)] = 8
     arms: dict[str, list[str]] = field(default_factory=dict)
     factors: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    effects_on: list[str] = field(default_factory=list)
     tune: Tuning | None = None
     measures: dict[str, Measure] = field(default_factory=dict)
 
@@ -102,16 +107,27 @@ class Study:
             for levels in combinations
         }
 
-    def expression(self, answer: Answer) -> Expression | None:
-        """Return the effect of an answer; None for a probe."""
-        if answer.effect is None:
-            return None
-        return Expression(answer.effect, list(self.compared), list(self.measures), list(self.factors))
+    def expression(self, effect: str) -> Expression:
+        """Return an effect on the measures of this study's arms. Raises BadInput."""
+        return Expression(effect, list(self.compared), list(self.measures), list(self.factors))
 
 
 def combination_name(levels: Mapping[str, str]) -> str:
     """Name the arm of a combination by the factors at their second level: `lr_dampening`, `none`."""
     return "_".join(factor for factor, level in levels.items() if level == "to") or "none"
+
+
+def factor_effects(study: Study) -> dict[str, dict[tuple[str, ...], Expression]]:
+    """Return every main effect and interaction of the factors, by what it is an effect on and the factors involved."""
+    orders = range(1, len(study.factors) + 1)
+    involved = [some for order in orders for some in itertools.combinations(study.factors, order)]
+    return {
+        measure: {
+            some: study.expression(f"{'main' if len(some) == 1 else 'interaction'}({', '.join(some)}, {measure})")
+            for some in involved
+        }
+        for measure in study.effects_on
+    }
 
 
 def study_files(config_dir: str | None = None) -> dict[str, Path]:
@@ -207,6 +223,12 @@ def _check(study: Study, where: str) -> None:
     if not study.answers:
         raise BadInput(f"{where}: answers: there is none")
     _check_tuning(study, where)
+    if study.effects_on and not study.factors:
+        raise BadInput(f"{where}: effects_on={study.effects_on}: needs factors")
+    try:
+        factor_effects(study)
+    except BadInput as error:
+        raise BadInput(f"{where}: effects_on: {error}") from None
     for name, answer in study.answers.items():
         _check_answer(study, answer, f"{where}: answers.{name}")
 
@@ -234,7 +256,8 @@ def _check_answer(study: Study, answer: Answer, where: str) -> None:
         raise BadInput(f"{where}: interval=bootstrap: needs at least 8 seeds; here are {study.seeds}")
     if answer.interval == "t" and answer.probe is None and study.seeds < 2:
         raise BadInput(f"{where}: interval=t: needs at least 2 seeds; here are {study.seeds}")
-    try:
-        study.expression(answer)
-    except BadInput as error:
-        raise BadInput(f"{where}: {error}") from None
+    if answer.effect is not None:
+        try:
+            study.expression(answer.effect)
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from None

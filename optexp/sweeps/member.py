@@ -15,14 +15,11 @@ from optexp.config.compose import Composed, plain
 from optexp.errors import BadInput, Exit, StorageError
 from optexp.records.provenance import config_hash
 from optexp.records.run_directory import RUN_FILE, RunRecord
+from optexp.sweeps.ending import Ended
 from optexp.sweeps.record import SWEEP_FILE, SweepRecord, note_end
 from optexp.tasks import prepare
 
 log = logging.getLogger(__name__)
-
-
-class Ended(SystemExit):
-    """A signal, or the loss of its directory, has ended the sweep while no member was training."""
 
 
 def run_member(cfg: DictConfig) -> float:

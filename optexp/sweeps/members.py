@@ -12,6 +12,7 @@ from optexp.config.compose import Composed, Composer
 from optexp.errors import BadInput, Exit
 from optexp.records.console import relative
 from optexp.records.run_directory import RUN_FILE
+from optexp.sweeps.ending import ended_by_signals, status_of
 from optexp.sweeps.hydra_words import FUSED_LAUNCHER
 from optexp.sweeps.plan import Entry
 from optexp.sweeps.record import GOOD_ENDS, SweepRecord
@@ -56,7 +57,11 @@ def train_members(composer: Composer, record: SweepRecord, folder: Path) -> int:
     if launcher is not None:
         record.status = "running"
         record.write(folder)
-        status = launcher.launch(folder, record)
+        try:
+            with ended_by_signals():
+                status = launcher.launch(folder, record)
+        except (SystemExit, KeyboardInterrupt) as stop:
+            status = status_of(stop)
     return conclude(folder, record, status)
 
 

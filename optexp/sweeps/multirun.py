@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
-import signal
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
 from optexp.config.compose import Composed, Composer, quoted
 from optexp.config.launch import claimed_directory, hydra_command_line, launch_sweep
 from optexp.errors import BadInput, Exit
 from optexp.records.console import relative, say
 from optexp.records.reading import flat
+from optexp.sweeps.ending import ended_by_signals, status_of
 from optexp.sweeps.hydra_words import FUSED_LAUNCHER, is_foreign, separated, why_hydra, words_of_params
-from optexp.sweeps.member import Ended, run_member
+from optexp.sweeps.member import run_member
 from optexp.sweeps.members import composed_member, conclude, fused_launcher
 from optexp.sweeps.plan import Entry
 from optexp.sweeps.record import MemberRecord, SweepRecord, member_directory
@@ -62,7 +61,7 @@ def run_sweep(
     say(f"  {plan}")
     status = int(Exit.DONE)
     try:
-        with _ended_by_signals():
+        with ended_by_signals():
             if fused is not None:
                 status = fused.launch(directory.path, record)
             elif foreign:
@@ -71,7 +70,7 @@ def run_sweep(
                 shared = [*composer.fixed(words), directory.override, *_instead_of_fused(base)]
                 launch_sweep(composer, shared, _jobs(record), run_member)
     except (SystemExit, KeyboardInterrupt) as stop:
-        status = _status(stop)
+        status = status_of(stop)
     except Exception:
         status = int(Exit.UNEXPECTED)
         raise
@@ -81,31 +80,9 @@ def run_sweep(
     return status
 
 
-def _status(stop: SystemExit | KeyboardInterrupt) -> int:
-    if isinstance(stop, KeyboardInterrupt):
-        return int(Exit.SIGINT)
-    return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-
-
 def _instead_of_fused(base: Composed) -> list[str]:
     """Return the word that chooses Hydra's basic launcher where ours is only the default."""
     return ["hydra/launcher=basic"] if base.hydra.launcher._target_ == FUSED_LAUNCHER else []
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the sweep, summary included, when they come while no member is training."""
-
-    def end(number: int, frame: object) -> NoReturn:
-        raise Ended(128 + number)
-
-    listened = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
-    before = {number: signal.signal(number, end) for number in listened}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _jobs(record: SweepRecord) -> list[list[str]]:

@@ -53,6 +53,52 @@ def rows(run: Run) -> list[dict[str, Any]]:
     return [{tag: value for tag, value in row.items() if not tag.startswith("time")} for row in run.rows]
 
 
+STUDY = """
+question: Does it end?
+claim: [C1]
+source: "000"
+limits: A few steps.
+seeds: 2
+common: [model=mlp, "model.hidden=[8]", engine.max_steps=STEPS, engine.checkpoint_every=50]
+arms: {only: []}
+measures: {loss: {of: val/loss, take: last}}
+answers:
+  ends: {statement: it ends, effect: only.loss, unit: nats, supported_if: above, smallest: 0,
+    if_supported: It does., if_refuted: Its loss is negative., if_inconclusive: Nobody knows.}
+"""
+
+
+def test_an_interrupted_request_of_several_studies_goes_on_where_it_stopped(folder: Path) -> None:
+    studies = {"first": 4, "second": 3000, "third": 4}
+    (folder / "configs" / "study").mkdir()
+    for name, steps in studies.items():
+        (folder / "configs" / "study" / f"{name}.yaml").write_text(STUDY.replace("STEPS", str(steps)))
+    process = start(folder, f"study={','.join(studies)}", "--config-dir", "configs")
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("second: 2 runs"):
+            process.send_signal(signal.SIGTERM)
+            break
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    [parent] = folder.glob("outputs/studies/*/*-studies")
+    assert f"second: interrupted; go on with: optexp resume {parent.relative_to(folder)}" in out
+    assert statuses(parent) == {"first": "completed", "second": "interrupted", "third": "not started"}
+    untouched = {file: file.stat().st_mtime_ns for file in parent.glob("first/*/*/run.json")}
+    assert len(untouched) == 2
+    ended = here(folder, "resume", str(parent))
+    assert (ended.status, ended.err) == (0, "")
+    assert statuses(parent) == dict.fromkeys(studies, "completed")
+    assert {file: file.stat().st_mtime_ns for file in untouched} == untouched
+    for name in studies:
+        answers = json.loads((parent / name / "study.json").read_text())["answers"]
+        assert len([loss for loss in answers["ends"]["per_seed"] if loss > 0]) == 2
+
+
+def statuses(parent: Path) -> dict[str, str]:
+    return {file.parent.name: json.loads(file.read_text())["status"] for file in parent.glob("*/study.json")}
+
+
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 def test_a_signal_ends_a_run_that_then_resumes_bit_for_bit(folder: Path, name: str, status: int) -> None:
     words = [*SIGNALLED, *OWN, f"+optimizer.send={name}"]

@@ -164,6 +164,10 @@ FACTORIAL: dict[tuple[str, str], float | None] = {
         ("interaction(d, l, accuracy)", 8 / 2),
         ("interaction(l, d, accuracy)", 8 / 2),
         ("interaction(d, w, accuracy)", 0),
+        ("interaction(d, l, w, accuracy)", 0),
+        ("main(w, abs(loss))", 10),
+        ("main(d, sqrt(accuracy))", ((3**0.5 - 1) + (15**0.5 - 5**0.5)) / 2),
+        ("interaction(d, l, sqrt(accuracy))", ((15**0.5 - 5**0.5) - (3**0.5 - 1)) / 2),
         ("min(main(d, accuracy) - main(l, accuracy), main(d, accuracy) - abs(main(w, loss)))", -4),
         ("d_l.accuracy - none.accuracy - main(d, accuracy)", 15 - 1 - 6),
     ],
@@ -184,9 +188,11 @@ def test_a_factorial_effect_needs_every_arm() -> None:
     [
         ("main(d)", "main takes a factor and a measure"),
         ("main(d, l, accuracy)", "main takes a factor and a measure"),
-        ("main(d, d.accuracy)", "main takes a factor and a measure"),
-        ("interaction(d, accuracy)", "interaction takes two factors and a measure"),
-        ("interaction(d, d, accuracy)", "two different factors"),
+        ("main(d, d.accuracy)", "main takes a measure, or log10 of one, in the last place"),
+        ("main(d, log10(d.accuracy))", "main takes a measure, or log10 of one, in the last place"),
+        ("main(d, log10(accurac))", r"no measure 'accurac' \(did you mean 'accuracy'"),
+        ("interaction(d, accuracy)", "interaction takes two factors or more and a measure"),
+        ("interaction(d, d, accuracy)", "different factors"),
         ("main(x, accuracy)", "no factor 'x'; there are d, l, w"),
         ("main(d, accurac)", r"no measure 'accurac' \(did you mean 'accuracy'"),
         ("mian(d, accuracy)", r"no function 'mian' \(did you mean 'm"),
@@ -197,7 +203,7 @@ def test_wrong_factorial_effects_are_refused(text: str, reason: str) -> None:
     with pytest.raises(BadInput, match=reason) as error:
         Expression(text, DESIGN, ["accuracy", "loss"], FACTORS)
     assert str(error.value).startswith(f"effect={text!r}: ")
-    assert str(error.value).endswith("main(factor, measure), interaction(factor, factor, measure)")
+    assert str(error.value).endswith("interaction(factor, factor, measure), of log10(measure), too")
 
 
 def test_arms_that_are_no_design_are_an_error() -> None:

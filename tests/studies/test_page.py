@@ -79,6 +79,24 @@ def test_the_page_has_every_answer_in_the_order_of_the_claims(tmp_path: Path) ->
     assert "- C3:" not in text
 
 
+def test_main_effects_and_interactions_have_a_table(tmp_path: Path) -> None:
+    ranked = [
+        {"factors": ["lr"], "interval": answer("", 2.0)["interval"], "per_seed": [1.9, 2.1]},
+        {"factors": ["lr", "decay"], "interval": answer("", 5.5e-17)["interval"], "per_seed": [0.0, 0.0]},
+        {"factors": ["decay"], "interval": None, "per_seed": [None, 1.0]},
+    ]
+    factorial = study("factorial", "C2", only=answer("supported", 1.0)) | {"effects": {"accuracy": ranked}}
+    page = tmp_path / "studies.md"
+    write_page(made(tmp_path / "run", factorial), page)
+    assert """\
+| main effects and interactions on accuracy, largest first | effect | interval |
+|---|---|---|
+| lr | 2.0000 | 1.5000 to 2.5000 |
+| lr × decay | 0 | -0.5000 to 0.5000 |
+| decay | none | |
+""" in page.read_text()
+
+
 def test_unfinished_studies_make_no_page(tmp_path: Path) -> None:
     half = study("half", "C1") | {"status": "interrupted"}
     with pytest.raises(BadInput, match="not all have come to their end: half; optexp resume goes on"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,38 @@ def test_several_studies_are_one_request(own: Path) -> None:
     [parent] = own.glob("outputs/studies/*/*-studies")
     assert {file.parent.name for file in parent.glob("*/study.json")} == {"learns", "again"}
     assert here(own, "resume", str(parent)).status == 0
+
+
+def test_factors_are_ranked_by_what_they_do(own: Path) -> None:
+    """Against the numbers of the eight runs: sign tables of a 2² design."""
+    node = yaml.safe_load(STUDY)
+    del node["tune"], node["arms"]
+    node["factors"] = {
+        "lr": {"from": ["optimizer.lr=1e-9"], "to": ["optimizer.lr=0.1"]},
+        "decay": {"from": ["optimizer.weight_decay=0"], "to": ["optimizer.weight_decay=1e-9"]},
+    }
+    node.update(seeds=2, effects_on=["loss", "log10(rate)"])
+    node["measures"]["rate"] = {"of": "optim/effective_lr", "take": "last"}
+    node["answers"] = {"lr": {**node["answers"]["learns"], "effect": "-main(lr, loss)"}}
+    (own / "mine" / "study" / "factorial.yaml").write_text(yaml.safe_dump(node, sort_keys=False))
+    ended = here(own, "study=factorial", "--config-dir", "mine")
+    assert (ended.status, ended.err) == (0, "")
+    path, found = content(own, "factorial")
+    assert found["effects"]["loss"][0]["factors"] == ["lr"]
+    measured = found["measured"]
+    for row in found["effects"]["loss"]:
+        signs = {arm: math.prod(1 if factor in arm.split("_") else -1 for factor in row["factors"]) for arm in measured}
+        by_hand = [sum(signs[arm] * measured[arm]["loss"][seed] for arm in measured) / 2 for seed in (0, 1)]
+        assert row["per_seed"] == pytest.approx(by_hand, rel=1e-9, abs=1e-12)
+        # two differences: the interval of the paired t test, at the level that three of them share
+        error = stats.sem(by_hand) or 1e-300  # without any difference a point
+        low, high = stats.t.interval(1 - 0.05 / 3, 1, loc=sum(by_hand) / 2, scale=error)
+        assert (row["interval"]["low"], row["interval"]["high"]) == pytest.approx((low, high), rel=1e-6, abs=1e-9)
+    [rate] = [row for row in found["effects"]["log10(rate)"] if row["factors"] == ["lr"]]
+    assert rate["interval"]["estimate"] == pytest.approx(8)
+    told = ended.out[ended.out.index("main effects and interactions, largest first") :]
+    assert [line.split()[:2] for line in told.splitlines()[3:4]] == [["loss", "lr"]]
+    assert "Main effects and interactions" in (path / "report.html").read_text()
 
 
 def test_a_failed_arm_makes_the_answer_inconclusive(own: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import yaml
 
 from optexp.errors import BadInput
-from optexp.studies.study import read_studies, read_study, read_study_text, study_files
+from optexp.studies.study import factor_effects, read_studies, read_study, read_study_text, study_files
 
 GOOD = """
 question: Does it train?
@@ -51,9 +52,9 @@ def test_a_study_is_read() -> None:
     study = read_study_text("it", GOOD)
     assert study.compared == {"one": ["optimizer=sgd"], "other": ["optimizer=adam"]}
     assert study.tune is not None
+    assert study.answers["better"].effect == "one.accuracy - other.accuracy"
     assert study.tune.grid("one") == [["optimizer.lr=0.1"], ["optimizer.lr=0.01"]]
-    expression = study.expression(study.answers["better"])
-    assert expression is not None
+    expression = study.expression("one.accuracy - other.accuracy")
     assert expression.value({("one", "accuracy"): 0.75, ("other", "accuracy"): 0.5}) == 0.25
 
 
@@ -62,12 +63,19 @@ def test_factors_make_all_combinations_in_order() -> None:
     node["factors"] = {name: {"from": [f"{name}=0"], "to": [f"{name}=1"]} for name in ("a", "b")}
     del node["tune"]
     node["answers"]["better"]["effect"] = "main(a, accuracy)"
+    node["effects_on"] = ["accuracy", "log10(accuracy)"]
     study = read_study_text("it", yaml.safe_dump(node, sort_keys=False))
     assert study.compared == {"none": ["a=0", "b=0"], "b": ["a=0", "b=1"], "a": ["a=1", "b=0"], "a_b": ["a=1", "b=1"]}
-    expression = study.expression(study.answers["better"])
-    assert expression is not None
+    expression = study.expression("main(a, accuracy)")
     numbers = {(arm, "accuracy"): value for arm, value in zip(study.compared, (1.0, 2.0, 5.0, 8.0), strict=True)}
     assert expression.value(numbers) == 6.5 - 1.5
+    effects = factor_effects(study)
+    assert {measure: list(of) for measure, of in effects.items()} == {
+        "accuracy": [("a",), ("b",), ("a", "b")],
+        "log10(accuracy)": [("a",), ("b",), ("a", "b")],
+    }
+    assert effects["accuracy"]["a", "b"].value(numbers) == ((8 - 2) - (5 - 1)) / 2
+    assert effects["log10(accuracy)"]["b",].value(numbers) == pytest.approx(math.log10(2 * 8 / 5) / 2)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +110,7 @@ def test_factors_make_all_combinations_in_order() -> None:
             "arms must get the same number of combinations; here one 1, other 2",
         ),
         ("factors", {"a": {"from": [], "to": []}}, "factors: excludes arms"),
+        ("effects_on", ["accuracy"], r"effects_on=\['accuracy'\]: needs factors"),
     ],
 )
 def test_a_mistake_is_named(path: str, value: object, message: str) -> None:

@@ -64,6 +64,27 @@ def _draw_effect(axes: Axes, answer: Mapping[str, Any]) -> None:
     axes.spines["left"].set_visible(False)
 
 
+def ranked_figure(effects: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Draw main effects and interactions below each other in the order given, each seed, mean and interval.
+
+    An effect is `{"factors": names, "interval": …, "per_seed": …}`; one without an interval has its name only.
+    """
+    with new_figure(7.0, 0.36 * len(effects) + 0.95) as figure:
+        axes = figure.subplots()
+        axes.grid(False, axis="y")
+        axes.axvline(0, color=FAINT, linewidth=0.8)
+        axes.locator_params(axis="x", nbins=6)
+        for place, effect in enumerate(effects):
+            seeds = [float(value) for value in effect["per_seed"] if value is not None and math.isfinite(value)]
+            axes.plot(seeds, [place] * len(seeds), "o", color=PALETTE[0], markersize=3.8, alpha=0.5)
+            if (interval := effect["interval"]) is not None:
+                _draw_interval(axes, place, interval["low"], interval["estimate"], interval["high"])
+        axes.set(title=title, ylim=(len(effects) - 0.4, -0.6))
+        axes.set_yticks(range(len(effects)), [" × ".join(effect["factors"]) for effect in effects])
+        axes.spines["left"].set_visible(False)
+    return figure
+
+
 def _is_near_zero(numbers: Sequence[float]) -> bool:
     """Return whether zero can stand in a picture of these numbers without squeezing them."""
     low, high = min(numbers), max(numbers)
@@ -105,7 +126,13 @@ def measure_figure(measured: Mapping[str, Mapping[str, Sequence[float | None]]],
 
 def _draw_mean(axes: Axes, line: Sequence[float], place: float) -> None:
     mean = mean_of(line)
-    if mean.low is not None and mean.high is not None:
-        low = max(mean.low, axes.get_xlim()[0]) if axes.get_xscale() == "log" else mean.low
-        axes.plot([low, mean.high], [place, place], color=PALETTE[1], linewidth=2.4, alpha=0.6)
-    axes.plot(mean.mean, place, "D", color=PALETTE[1], markersize=6, markeredgecolor=PAPER)
+    low = mean.low
+    if low is not None and axes.get_xscale() == "log":
+        low = max(low, axes.get_xlim()[0])
+    _draw_interval(axes, place, low, mean.mean, mean.high)
+
+
+def _draw_interval(axes: Axes, place: float, low: float | None, mean: float, high: float | None) -> None:
+    if low is not None and high is not None:
+        axes.plot([low, high], [place, place], color=PALETTE[1], linewidth=2.4, alpha=0.6)
+    axes.plot(mean, place, "D", color=PALETTE[1], markersize=6, markeredgecolor=PAPER)
