@@ -14,6 +14,7 @@ import os
 import shlex
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
@@ -152,11 +153,22 @@ def _start(words: list[str]) -> int:
     return _compose_and_run(request)
 
 
+def _refuse_repeats(words: Sequence[str]) -> None:
+    """Refuse a key that is given twice: of two values one would be ignored."""
+    given: dict[str, str] = {}
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if key in given and key != "study":
+            raise BadInput(f"{given[key]} {word}: {key} is given twice; allowed is one value, or with -m {key}=A,B")
+        given[key] = word
+
+
 def _compose_and_run(request: Request) -> int:
     from optexp.config.compose import Composer
     from optexp.config.launch import show
 
     flags, words = request.flags, request.words
+    _refuse_repeats(words)
     if any(word.startswith("study=") for word in words):
         from optexp.studies.requests import run_studies
 

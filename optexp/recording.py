@@ -198,6 +198,7 @@ def _flops(number: int) -> str:
 def _described(training: Training) -> str:
     group = training.optimizer.param_groups[0]
     shown = ("lr", "momentum", "dampening", "betas", "alpha", "weight_decay", "nesterov")
+    group = {**group, "lr": training.base_lr}  # that of the group is the last step's in a resumed run
     settings = ", ".join(
         f"{key} {group[key]:g}" if isinstance(group[key], float) else f"{key} {group[key]}"
         for key in shown

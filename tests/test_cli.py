@@ -88,3 +88,11 @@ def test_every_verb_has_its_file_and_explains_itself(verb: str, capsys: pytest.C
 def test_every_file_of_the_commands_is_a_verb() -> None:
     files = {path.stem for path in Path(cli.__file__).parent.glob("commands/*.py")}
     assert files - {"__init__"} == set(cli.VERBS)
+
+
+@pytest.mark.parametrize("words", [["seed=1", "seed=2"], ["optimizer=sgd", "optimizer=adam"], ["+a.b=1", "++a.b=1"]])
+def test_of_two_values_for_a_key_none_is_ignored(tmp_path: Path, words: list[str]) -> None:
+    ended = here(tmp_path, *words, "--dry-run")
+    key = words[0].lstrip("+").partition("=")[0]
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == f"optexp: {' '.join(words)}: {key} is given twice; allowed is one value, or with -m {key}=A,B\n"

@@ -22,10 +22,11 @@ from optexp.records.process import is_alive, this_process
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
+RESULT_FILE = "result.json"
 SWEEP_FILE = "sweep.json"
 STUDY_FILE = "study.json"
 STUDIES_FILE = "studies.json"
-"""What makes a directory that of a run, a sweep, a study, or several studies."""
+"""What makes a directory that of a run, a sweep, a study, or several studies; what a task that is no training found."""
 
 CONFIG_HEADER = "# The complete configuration of this run, with every default and interpolation resolved.\n"
 
@@ -210,15 +211,15 @@ def _now() -> str:
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    return json.dumps(plain_numbers(value), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain_numbers(value: Any) -> Any:
     """Return the value with numbers that JSON cannot hold (nan and the infinities) as null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_numbers(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain_numbers(item) for item in value]
     return value

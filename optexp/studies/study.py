@@ -6,18 +6,16 @@ a study has arms with keys of their own, and words that it hands to Hydra's gram
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import keyword
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
 
-from optexp.config import values
+from optexp.config.settings import settings
 from optexp.config.values import AtLeast
 from optexp.errors import BadInput, listed, nearest
 from optexp.help import shipped_folder
@@ -26,8 +24,6 @@ from optexp.studies.measures import Measure
 
 FIRST_TUNING_SEED = 1000
 """Tuning has seeds of its own: what is chosen on a seed must not be judged on it."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -169,35 +165,12 @@ def read_study_text(name: str, text: str) -> Study:
         entries = node.get(key, {})
         if not isinstance(entries, dict):
             raise BadInput(f"{where}: {key}={entries}: allowed is a mapping from names")
-        node[key] = {name: _built(kind, entry, f"{where}: {key}.{name}") for name, entry in entries.items()}
+        node[key] = {name: settings(kind, entry, f"{where}: {key}.{name}: ") for name, entry in entries.items()}
     if node.get("tune") is not None:
-        node["tune"] = _built(Tuning, node["tune"], f"{where}: tune")
-    study = _built(Study, node, where)
+        node["tune"] = settings(Tuning, node["tune"], f"{where}: tune: ")
+    study = settings(Study, node, f"{where}: ")
     _check(study, where)
     return study
-
-
-def _built(kind: type[T], node: Any, where: str) -> T:
-    """Make a dataclass of a mapping whose keys and values are checked."""
-    if not isinstance(node, dict):
-        raise BadInput(f"{where}={node}: allowed is a mapping")
-    hints = typing.get_type_hints(kind, include_extras=True)
-    fields = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key, value in node.items():
-        if key not in fields:
-            raise BadInput(
-                f"{where}: {key}={value}: no such key{nearest(str(key), fields)}; there are {listed(fields)}"
-            )
-        if not values.fits(value, hints[key]):
-            raise BadInput(f"{where}: {key}={value}: allowed is {values.allowed(hints[key])}")
-    for key, entry in fields.items():
-        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-        if required and key not in node:
-            raise BadInput(f"{where}: {key} is missing")
-    try:
-        return kind(**node)
-    except BadInput as error:
-        raise BadInput(f"{where}: {error}") from None
 
 
 def _check(study: Study, where: str) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from optexp.assemble import assemble
 from optexp.config.compose import Composed
 from optexp.config.schema import Engine
-from optexp.errors import BadInput
+from optexp.config.settings import task_settings
 from optexp.run import Result, execute
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """What is trained, and how, stands in the other groups."""
 
 
 class Train:
     """One training, refused or ready when constructed (BadInput), then run in a directory of its own."""
 
     def __init__(self, composed: Composed, engine: Engine) -> None:
-        surplus = sorted(set(composed.config["task"]) - {"name", "reads"})
-        if surplus:
-            raise BadInput(f"task.{surplus[0]}: task=train takes no settings of its own")
+        task_settings(NoSettings, composed.config["task"])
         self.training = assemble(composed.config, engine, composed.choices)
 
     def run(self, path: Path, command: Sequence[str], overrides: Sequence[str], member: str | None = None) -> Result:
