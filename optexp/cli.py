@@ -158,7 +158,7 @@ def _refuse_repeats(words: Sequence[str]) -> None:
     given: dict[str, str] = {}
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
-        if key in given and key != "study":
+        if key in given and key != "study" and not key.startswith("hydra"):  # whose words build on each other
             raise BadInput(f"{given[key]} {word}: {key} is given twice; allowed is one value, or with -m {key}=A,B")
         given[key] = word
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from optexp.errors import BadInput
+from optexp.records.reading import Run, read_run
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,6 +34,15 @@ def check_output_file(option: str, file: Path) -> None:
         raise BadInput(f"{option} {file}: is a folder; name a file")
     if not file.parent.is_dir():
         raise BadInput(f"{option} {file}: there is no folder {file.parent}")
+
+
+def training_run(path: Path) -> Run:
+    """Read a run that can be gone on with or repeated from its configuration. Raises BadInput for another task's."""
+    run = read_run(path)
+    task = run.info.get("task", "train")
+    if task != "train":
+        raise BadInput(f"{path}: is a task={task}; it is done again by its command: {run.info['command']}")
+    return run
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:

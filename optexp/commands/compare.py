@@ -12,14 +12,24 @@ from optexp.errors import BadInput, StorageError
 from optexp.records.console import STATUS_STYLES, relative
 from optexp.records.numbers import duration, measured, setting
 from optexp.records.reading import ABSENT, Run, differences, find_runs
-from optexp.report.tables import Column, print_table, table_width, terminal_width
+from optexp.report.grouping import LOST, SEED, lower_is_better, mean_of
+from optexp.report.tables import Column, fitting, print_table, table_width, terminal_width
+
+MOST_RUNS = 6
+"""Of more runs than these, those that differ in nothing but their seed are averaged."""
+
+PAGE = 120
+"""Characters in a line for a pipe, which has no width of its own."""
+
+Group = Sequence[Run]
+"""Runs that are shown as one: a single run, or those of one setting with their seeds."""
 
 
 def main(argv: list[str]) -> int:
     """Print config differences and metrics side by side and draw the curves; return the exit status.
 
-    Raises BadInput when a folder does not exist or there are no two runs to compare, StorageError when the picture
-    cannot be written.
+    Many runs are shown as means over seeds where only the seed differs. Raises BadInput when a folder does not exist or
+    there are no two runs to compare, StorageError when the picture cannot be written.
     """
     parser = Parser(
         "compare",
@@ -36,29 +46,53 @@ def main(argv: list[str]) -> int:
     if len(runs) < 2:
         shown = " ".join(map(str, arguments.folders))
         raise BadInput(f"compare: found {len(runs)} run{'s' * (not runs)} in {shown}, needs at least two")
-    labels = [letters(index) for index in range(len(runs))]
-    print_table(
-        [
-            {"": label, "run": relative(run.path), "status": run.status, "reason": run.info.get("reason") or ""}
-            for label, run in zip(labels, runs, strict=True)
-        ],
-        [
-            Column(""),
-            Column("run"),
-            Column("status", style=lambda status: STATUS_STYLES.get(status, "")),
-            Column("reason", optional=1),
-        ],
-    )
-    print()
-    _print_comparison(config_rows(runs, labels), result_rows(runs, labels), labels)
+    groups = grouped(runs)
+    labels = [letters(index) for index in range(len(groups))]
+    _print_runs(groups, labels)
+    if len(groups) < len(runs):
+        print("means over seeds, ± half of their 95 % interval; a run that diverged or failed is not part of them")
+    _print_comparison(config_rows(groups, labels), result_rows(groups, labels), labels)
     from optexp.report.figures import curves
 
     try:
-        curves(runs, arguments.png, labels)
+        curves(groups, arguments.png, labels)
     except OSError as error:
         raise StorageError(f"--png {arguments.png}: cannot be written ({error.strerror})") from error
     print(f"curves: {relative(arguments.png)}")
     return 0
+
+
+def grouped(runs: Sequence[Run]) -> list[Group]:
+    """Return few runs as they are, and many in groups that differ in nothing but their seed."""
+    if len(runs) <= MOST_RUNS:
+        return [[run] for run in runs]
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        key = repr(sorted((key, repr(value)) for key, value in run.settings.items() if key != SEED))
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def _print_runs(groups: Sequence[Group], labels: Sequence[str]) -> None:
+    """Print which run has which label, its end, and below them what was remarked about runs."""
+    rows: list[dict[str, Any]] = [
+        {"": label, "run": run, "status": run.status, "reason": run.info.get("reason") or ""}
+        for label, group in zip(labels, groups, strict=True)
+        for run in group
+    ]
+    folders = {row["run"].path.resolve().parent for row in rows}
+    if len(folders) == 1:
+        print(f"in {relative(folders.pop())}")
+    columns = [
+        Column(""),
+        Column("run", text=lambda run: relative(run.path) if folders else run.name),
+        Column("status", style=lambda status: STATUS_STYLES.get(status, "")),
+    ]
+    print_table(rows, [*columns, Column("reason", optional=1)] if any(row["reason"] for row in rows) else columns)
+    print()
+    remarks = {f"  {row['']}  {row['run'].config['remark']}": None for row in rows if row["run"].config.get("remark")}
+    if remarks:
+        print("\n".join(["remarks", *remarks]) + "\n")
 
 
 def letters(index: int) -> str:
@@ -66,23 +100,27 @@ def letters(index: int) -> str:
     return (letters(index // 26 - 1) if index >= 26 else "") + chr(ord("A") + index % 26)
 
 
-def config_rows(runs: Sequence[Run], labels: Sequence[str]) -> list[dict[str, str]]:
+def config_rows(groups: Sequence[Group], labels: Sequence[str]) -> list[dict[str, str]]:
     """Return one row per setting that differs: its key under `config`, and the text of its value under each label.
 
-    Below the settings stand the code, the device and the torch version, where they differ.
+    Below the settings stand the code, the device and the torch version, where they differ. The seeds of groups with
+    several runs are left out.
     """
-    rows = []
-    for key, values in differences(runs).items():
+    firsts, rows = [group[0] for group in groups], []
+    for key, values in differences(firsts).items():
+        if key == SEED and any(len(group) > 1 for group in groups):
+            continue
         if key.endswith("._target_"):  # the class alone says it: optimizer SGD, AdamW
             key, values = key.removesuffix("._target_"), [str(value).rpartition(".")[2] for value in values]
         rows.append({"config": key} | dict(zip(labels, map(setting, values), strict=True)))
-    for key, values in {
-        "(code)": [_commit(run.info.get("git")) for run in runs],
-        "(device)": [str(run.info.get("device") or ABSENT) for run in runs],
-        "(torch)": [str((run.info.get("environment") or {}).get("torch") or ABSENT) for run in runs],
+    for key, find in {
+        "(code)": lambda run: _commit(run.info.get("git")),
+        "(device)": lambda run: str(run.info.get("device") or ABSENT),
+        "(torch)": lambda run: str((run.info.get("environment") or {}).get("torch") or ABSENT),
     }.items():
-        if len(set(values)) > 1:
-            rows.append({"config": key} | dict(zip(labels, values, strict=True)))
+        texts = [" ".join(dict.fromkeys(map(find, group))) for group in groups]
+        if len(set(texts)) > 1:
+            rows.append({"config": key} | dict(zip(labels, texts, strict=True)))
     return rows
 
 
@@ -90,62 +128,92 @@ def _commit(git: Mapping[str, Any] | None) -> str:
     return git["commit"][:8] + "+changes" * bool(git["dirty"]) if git else ABSENT
 
 
-def result_rows(runs: Sequence[Run], labels: Sequence[str]) -> list[dict[str, str]]:
-    """Return one row per result, with the label of the best run under `best` where better has a meaning."""
+def result_rows(groups: Sequence[Group], labels: Sequence[str]) -> list[dict[str, str]]:
+    """Return one row per result, with the label of the best group under `best` where better has a meaning."""
 
     def row(name: str, texts: Sequence[str], best: str = "") -> dict[str, str]:
         return {"result": name, **dict(zip(labels, texts, strict=True)), "best": best}
 
+    runs = [run for group in groups for run in group]
+    rows, are_means = [], len(runs) > len(groups)
+    if are_means:
+        rows.append(row("seeds", [str(len(group)) for group in groups]))
+        if any(run.status in LOST for run in runs):
+            rows.append(row("lost", [str(sum(run.status in LOST for run in group)) for group in groups]))
+    ends = [sorted({run.last_step for run in group}) for group in groups]
+    rows.append(row("steps", [" to ".join(map(setting, dict.fromkeys([end[0], end[-1]]))) for end in ends]))
+    rows.append(row("wall time", [duration(math.fsum(run.wall_time for run in g) / len(g)) for g in groups]))
     tags = dict.fromkeys(tag for run in runs for tag in run.metrics if tag.startswith(("train/", "val/", "test/")))
-    rows = [row("steps", [setting(run.last_step) for run in runs])]
-    rows.append(row("wall time", [duration(run.wall_time) for run in runs]))
     for tag in tags:
-        texts = [measured(run.metrics[tag]) if tag in run.metrics else "" for run in runs]
-        rows.append(row(tag, texts, _best(tag, runs, labels)))
-    summits = [run.info.get("best") for run in runs]
+        values = [_values(group, tag) for group in groups]
+        rows.append(row(tag, list(map(_mean_text, values)), _best(tag, groups, values, labels)))
+    summits = [[best for run in group if (best := run.info.get("best"))] for group in groups]
     if any(summits):
-        texts = [f"{measured(best['value'])} @ {best['step']}" if best else "" for best in summits]
-        rows.append(row(f"best {next(best['metric'] for best in summits if best)}", texts))
+        texts = [_mean_text([best["value"] for best in found]) for found in summits]
+        steps = [f" @ {found[0]['step']}" if found and not are_means else "" for found in summits]
+        name = f"best {next(best['metric'] for found in summits for best in found)}"
+        rows.append(row(name, [text + step for text, step in zip(texts, steps, strict=True)]))
     return rows
 
 
-def _best(tag: str, runs: Sequence[Run], labels: Sequence[str]) -> str:
-    """Return the labels of the runs with the best value of a metric: the lowest loss, the highest of any other.
+def _values(group: Group, tag: str) -> list[float]:
+    """Return the values of a metric that count: of several runs, those that diverged or failed have none."""
+    counting = [run for run in group if len(group) == 1 or run.status not in LOST]
+    values = [run.metrics[tag] for run in counting if tag in run.metrics]
+    return [math.nan if value is None else value for value in values]
 
-    A run that diverged is never best: its last value is from before it did. Nor is there a best of different data sets.
+
+def _mean_text(values: Sequence[float]) -> str:
+    """Return `0.1108 ± 0.0444`, a single value as it is, nothing where there is none."""
+    if len(values) < 2:
+        return "".join(map(measured, values))
+    mean = mean_of(values)
+    return measured(mean.mean) + (f" ± {measured(mean.high - mean.mean)}" if mean.high is not None else "")
+
+
+def _best(tag: str, groups: Sequence[Group], values: Sequence[Sequence[float]], labels: Sequence[str]) -> str:
+    """Return the labels of the groups with the best mean of a metric: the lowest loss, the highest of any other.
+
+    A run that was lost is never best, nor is a group that lost one: a diverged run's last value is from before it did,
+    and the mean of survivors flatters. Nor is there a best of different data sets.
     """
-    values = [math.nan if run.status == "diverged" else run.metrics.get(tag) for run in runs]
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    if not finite or len({run.choice("dataset") for run in runs}) > 1:
+    means = [
+        math.nan if any(run.status in LOST for run in group) or not found else math.fsum(found) / len(found)
+        for group, found in zip(groups, values, strict=True)
+    ]
+    finite = [mean for mean in means if math.isfinite(mean)]
+    if not finite or len({run.choice("dataset") for group in groups for run in group}) > 1:
         return ""
-    best = min(finite) if tag.endswith("loss") else max(finite)
-    return " ".join(label for label, value in zip(labels, values, strict=True) if value == best)
+    best = min(finite) if lower_is_better(tag) else max(finite)
+    return " ".join(label for label, mean in zip(labels, means, strict=True) if mean == best)
 
 
 def _print_comparison(
     settings: Sequence[Mapping[str, str]], results: Sequence[Mapping[str, str]], labels: Sequence[str]
 ) -> None:
     """Print one column per run where they all fit side by side, else one line per run, else columns in portions."""
+    width = terminal_width() if math.isfinite(terminal_width()) else PAGE
     runs = [Column(label, numeric=True) for label in labels]
-    lines, line_columns = _one_line_per_run(settings, results, labels)
-    needed = table_width(lines, [column for column in line_columns if not column.optional])
-    if table_width(results, [Column("result"), *runs, Column("best")]) > terminal_width() >= needed:
-        left_out = print_table(lines, line_columns)
-        if left_out:
-            print(f"a wider terminal also shows: {', '.join(column.heading for column in left_out)}")
-        print()
+    lines, columns = _one_line_per_run(settings, results, labels)
+    needed = table_width(lines, [column for column in columns if not column.optional])
+    if table_width(results, [Column("result"), *runs, Column("best")]) > width >= needed:
+        while len(columns) > 1:  # what does not fit goes below
+            kept = fitting(lines, columns, width)
+            print_table(lines, kept)
+            print()
+            columns = [columns[0], *(column for column in columns if column not in kept)]
         return
     if settings:
-        _print_portions(settings, [Column("config")], runs, [])
+        _print_portions(settings, [Column("config")], runs, [], width)
     else:
         print("the configs are the same\n")
-    _print_portions(results, [Column("result")], runs, [Column("best")])
+    _print_portions(results, [Column("result")], runs, [Column("best")], width)
 
 
 def _one_line_per_run(
     settings: Sequence[Mapping[str, str]], results: Sequence[Mapping[str, str]], labels: Sequence[str]
 ) -> tuple[list[dict[str, str]], list[Column]]:
-    """Return a table of one line per run, with all settings and as many results as fit, validation before others."""
+    """Return a table of one line per run, with all settings and results, validation before others where not all fit."""
     columns = [Column(""), *(Column(row["config"], numeric=True) for row in settings)]
     for place, row in enumerate(results, 1):
         columns.append(Column(row["result"], numeric=True, optional=place + 100 * ("val/" not in row["result"])))
@@ -157,14 +225,18 @@ def _one_line_per_run(
 
 
 def _print_portions(
-    rows: Sequence[Mapping[str, str]], first: Sequence[Column], runs: Sequence[Column], last: Sequence[Column]
+    rows: Sequence[Mapping[str, str]],
+    first: Sequence[Column],
+    runs: Sequence[Column],
+    last: Sequence[Column],
+    width: float,
 ) -> None:
     """Print a table with a column for each run, in halves (and halves of them) when it is too wide."""
     columns = [*first, *runs, *last]
-    if len(runs) > 1 and table_width(rows, columns) > terminal_width():
+    if len(runs) > 1 and table_width(rows, columns) > width:
         middle = (len(runs) + 1) // 2
         for part in (runs[:middle], runs[middle:]):
-            _print_portions(rows, first, part, last)
+            _print_portions(rows, first, part, last, width)
         return
     print_table(rows, columns)
     print()

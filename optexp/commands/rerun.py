@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from pathlib import Path
 
-from optexp.commands import Parser, add_trust
+from optexp.commands import Parser, add_trust, training_run
 from optexp.config.check import check
 from optexp.errors import Exit
 from optexp.records.reading import read_run
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("dir", type=Path, metavar="DIR", help="the run directory to repeat")
     add_trust(parser)
     options = parser.parse_args(argv)
-    run = read_run(options.dir)
+    run = training_run(options.dir)
     choices = run.info.get("choices") or {}
     config = {**run.config, "trust": options.trust}
     engine = check(config, choices, ["trust"])

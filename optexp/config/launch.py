@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 import hydra
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus, run_job
@@ -103,6 +104,20 @@ def launch_sweep(
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=member, config=cfg)
     launcher.launch([list(job) for job in jobs], initial_job_idx=0)
     callbacks.on_multirun_end(config=cfg, config_name="config")
+
+
+def launch_alone(
+    composer: Composer, words: Sequence[str], number: int, job: Sequence[str], member: Callable[[DictConfig], float]
+) -> None:
+    """Run the job of this number here, as Hydra's basic launcher does: the launcher of its sweep is lost.
+
+    Hydra's settings in `words` hold for it as for the others, except for the launcher's own.
+    """
+    cfg = composer.with_hydra(words, RunMode.MULTIRUN)
+    context = HydraContext(config_loader=composer.loader, callbacks=Callbacks(cfg))
+    launcher = BasicLauncher()
+    launcher.setup(hydra_context=context, task_function=member, config=cfg)
+    launcher.launch([list(job)], initial_job_idx=number)
 
 
 def show(argv: Sequence[str]) -> int:

@@ -22,10 +22,16 @@ def member_slug(overrides: Sequence[str], swept: Sequence[str]) -> str:
 
 
 def run_name(*, _root_: Any) -> str:
-    """Return the name a run's directory gets: `name`, or the experiment, or data set, model and optimizer."""
+    """Return the name a run's directory gets: `name`, or the experiment, or data set, model and optimizer.
+
+    A task that is no training stands in front, and only the groups it reads follow.
+    """
     choices = _root_.hydra.runtime.choices
-    parts = [choices.get(group) for group in ("dataset", "model", "optimizer")]
-    return slug(str(_root_.get("name") or choices.get("experiment") or "-".join(str(part) for part in parts if part)))
+    read = (_root_.get("task") or {}).get("reads", ("dataset", "model", "optimizer"))
+    parts = [choices.get(group) for group in ("dataset", "model", "optimizer") if group in read]
+    what = choices.get("experiment") or "-".join(str(part) for part in parts if part)
+    task = choices.get("task", "train")
+    return slug(str(_root_.get("name") or (what if task == "train" else f"{task}-{what}".strip("-"))))
 
 
 def register() -> None:

@@ -23,7 +23,9 @@ def settings(kind: type[T], node: Any, where: str) -> T:
     fields = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key, value in node.items():
         if key not in fields:
-            raise BadInput(f"{where}{key}={value}: no such key{nearest(str(key), fields)}; there are {listed(fields) or 'none'}")
+            raise BadInput(
+                f"{where}{key}={value}: no such key{nearest(str(key), fields)}; there are {listed(fields) or 'none'}"
+            )
         if not values.fits(value, hints[key]):
             shown = "null" if value is None else value
             raise BadInput(f"{where}{key}={shown}: allowed is {values.allowed(hints[key])}")

@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import NoReturn
 
 from optexp.errors import BadInput, listed, nearest
+from optexp.studies.measures import Censored
 from optexp.studies.statistics import combinations, factorial_effect
 
 Numbers = Mapping[tuple[str, str], float | None]
@@ -68,9 +69,12 @@ class Expression:
     def value(self, numbers: Numbers) -> float | None:
         """Return the effect on one seed.
 
-        None when a number that it needs is missing or not finite, or when it has no finite value (a division by zero,
-        the logarithm of nothing). Raises KeyError for a name that `numbers` does not have at all.
+        None when a number that it needs is missing or not finite, when it has no finite value (a division by zero,
+        the logarithm of nothing), or when all that it needs is censored: two runs that never reach a threshold may
+        differ by any number of steps. Raises KeyError for a name that `numbers` does not have at all.
         """
+        if all(isinstance(numbers[name], Censored) for name in self._names):
+            return None
         try:
             value = float(self._value(numbers))
         except (ArithmeticError, ValueError):

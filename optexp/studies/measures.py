@@ -43,14 +43,14 @@ class Measure:
     | `first_step_at_least`, `first_step_at_most` | the step of the first row that reaches the threshold `value` |
 
     `never` is the number of a run that came to its end without reaching the threshold, `diverged` that of a run that
-    diverged. Raises BadInput when these keys do not fit together.
+    diverged; `total_steps` is the length of the run. Raises BadInput when these keys do not fit together.
     """
 
     of: str
     take: Take
     value: float | None = None
-    never: float | None = None
-    diverged: float | None = None
+    never: float | Literal["total_steps"] | None = None
+    diverged: float | Literal["total_steps"] | None = None
 
     def __post_init__(self) -> None:
         fewest = FEWEST_ROWS.get(self.take)
@@ -65,17 +65,25 @@ class Measure:
             raise BadInput(f"value={self.value}: take={self.take} takes none")
         if self.never is not None and self.take not in THRESHOLDS:
             raise BadInput(f"never={self.never}: take={self.take} takes none; it is for {' and '.join(THRESHOLDS)}")
+        if self.diverged == "total_steps" and self.take not in THRESHOLDS:
+            raise BadInput(f"diverged=total_steps: take={self.take} is no step; it is for {' and '.join(THRESHOLDS)}")
 
 
-def measured(rows: Sequence[Mapping[str, float]], status: str, measure: Measure) -> float | None:
-    """Return what `measure` takes of a run with these rows of metrics.jsonl and this status, or None.
+class Censored(float):
+    """A threshold that was never reached: all that is known of the step is that it is no smaller."""
+
+
+def measured(
+    rows: Sequence[Mapping[str, float]], status: str, measure: Measure, total_steps: int | None = None
+) -> float | None:
+    """Return what `measure` takes of a run with these rows of metrics.jsonl, this status and this length, or None.
 
     None stands for a run that has no such number: it failed, was interrupted or still runs; it diverged and the
     measure has no value for that; it never logged the tag; it has fewer rows than are asked for; a value that goes
     into the number is not finite; or it never reached the threshold and `never` is not given.
     """
     if status == "diverged":
-        return measure.diverged
+        return _instead(measure, measure.diverged, total_steps)
     if status not in FINISHED:
         return None
     chosen = [row for row in rows if measure.of in row]
@@ -83,7 +91,7 @@ def measured(rows: Sequence[Mapping[str, float]], status: str, measure: Measure)
         return None
     steps, values = [row["step"] for row in chosen], [row[measure.of] for row in chosen]
     if measure.take in THRESHOLDS:
-        return _first_step(steps, values, measure)
+        return _first_step(steps, values, measure, total_steps)
     if measure.take in FEWEST_ROWS:
         assert measure.value is not None
         count = int(measure.value)
@@ -97,13 +105,21 @@ def measured(rows: Sequence[Mapping[str, float]], status: str, measure: Measure)
     return _taken(steps, values, measure.take)
 
 
-def _first_step(steps: Sequence[float], values: Sequence[float], measure: Measure) -> float | None:
+def _instead(measure: Measure, given: float | str | None, total_steps: int | None) -> float | None:
+    """Return the number of a run that has none of its own."""
+    number = total_steps if isinstance(given, str) else given
+    return number if number is None or measure.take not in THRESHOLDS else Censored(number)
+
+
+def _first_step(
+    steps: Sequence[float], values: Sequence[float], measure: Measure, total_steps: int | None
+) -> float | None:
     threshold = measure.value
     assert threshold is not None
     for step, value in zip(steps, values, strict=True):
         if value >= threshold if measure.take == "first_step_at_least" else value <= threshold:
             return float(step)
-    return measure.never
+    return _instead(measure, measure.never, total_steps)
 
 
 def _taken(steps: Sequence[float], values: Sequence[float], take: Take) -> float | None:

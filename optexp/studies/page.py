@@ -19,8 +19,6 @@ from optexp.report.figures.style import save_png
 
 OPEN = {
     "C11": "comes with the optimizer field",
-    "C14": "comes with the optimizer field",
-    "C24": "comes with the optimizer field",
     "C26": "waits for distributed training",
 }
 """Claims without a study, and why."""
@@ -36,20 +34,27 @@ def write_page(directory: Path, page: Path) -> None:
         picture = figures / f"{study['study']}.png"
         save_png(effects_figure(list(study["answers"].values())), picture)
         parts.append(_section(study, picture.relative_to(page.parent)))
-    parts.append(_open(studies))
+    parts.append(_open(studies, _unfinished(directory)))
     page.write_text("\n".join(parts), encoding="utf-8")
 
 
 def _read(directory: Path) -> list[dict[str, Any]]:
-    """Return the studies that came to their end, in the order of their claims."""
+    """Return the studies that came to their end, in the order of their claims. Raises BadInput when there is none."""
+    studies = [study for study in _all(directory) if study["status"] == "completed"]
+    if not studies:
+        raise BadInput(f"{directory}: no study has come to its end yet; optexp resume goes on")
+    return sorted(studies, key=lambda study: (int(study["claim"][0].removeprefix("C")), study["study"]))
+
+
+def _unfinished(directory: Path) -> list[str]:
+    return [f"{study['study']}: {study['status']}" for study in _all(directory) if study["status"] != "completed"]
+
+
+def _all(directory: Path) -> list[dict[str, Any]]:
     if not (directory / STUDIES_FILE).exists():
         raise BadInput(f"{directory}: is not the directory of several studies (it holds no {STUDIES_FILE})")
     names = json.loads((directory / STUDIES_FILE).read_text(encoding="utf-8"))["studies"]
-    studies = [json.loads((directory / name / STUDY_FILE).read_text(encoding="utf-8")) for name in names]
-    unfinished = [study["study"] for study in studies if study["status"] != "completed"]
-    if unfinished:
-        raise BadInput(f"{directory}: not all have come to their end: {', '.join(unfinished)}; optexp resume goes on")
-    return sorted(studies, key=lambda study: (int(study["claim"][0].removeprefix("C")), study["study"]))
+    return [json.loads((directory / name / STUDY_FILE).read_text(encoding="utf-8")) for name in names]
 
 
 def _head(studies: Sequence[Mapping[str, Any]]) -> str:
@@ -108,6 +113,8 @@ def _section(study: Mapping[str, Any], picture: Path) -> str:
     chosen = "; ".join(f"{arm}: {' '.join(words)}" for arm, words in study["chosen"].items() if words)
     if chosen:
         lines += [f"Tuned, each arm alike: {chosen}.", ""]
+    if study.get("edges"):
+        lines += [f"On the edge of the grid, so that a better value may lie beyond: {'; '.join(study['edges'])}.", ""]
     runs = [
         f"{sum(counts.values())} runs ({stage}: {', '.join(f'{number} {status}' for status, number in counts.items())})"
         for stage, counts in study["runs"].items()
@@ -132,10 +139,10 @@ def _ranked(effects: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     return lines
 
 
-def _open(studies: Sequence[Mapping[str, Any]]) -> str:
+def _open(studies: Sequence[Mapping[str, Any]], unfinished: Sequence[str]) -> str:
     answered = {claim for study in studies for claim in study["claim"]}
     missing = {f"C{number}" for number in range(1, 30)} - answered
-    lines = ["## Still open", ""]
+    lines = ["## Still open", "", *(f"- {text}." for text in unfinished)]
     for claim in sorted(missing, key=lambda name: int(name[1:])):
         lines.append(f"- {claim}: {OPEN.get(claim, 'has no study yet')}.")
     return "\n".join(lines) + "\n"

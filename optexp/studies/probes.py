@@ -2,7 +2,8 @@
 
 A probe is a function that returns one number, or one for each random start. Everything is computed in float64 with the
 update rules of torch.optim, so that what is judged is the optimizer that users have, and not our idea of it. An
-optimizer is a mapping `{name: SGD, momentum: 0.9}`: its class in torch.optim and arguments of its constructor.
+optimizer is a mapping `{name: SGD, momentum: 0.9}`: its class in torch.optim and arguments of its constructor. What
+torch lacks is named in full: `{name: pytorch_optimizer.Lion}`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from optexp.config.build import locate
 from optexp.errors import BadInput, listed, nearest
+from optexp.studies.range_test_probe import regret_of_range_test
 
 Settings = Mapping[str, Any]
 
@@ -75,14 +78,20 @@ def long_run_step(lr: float, dampening: float, momentum: float = 0.9, steps: int
     return [math.log10(before - weight.detach().item())]
 
 
-def state_per_parameter(optimizer: Settings, size: int = 4096) -> list[float]:
-    """Return how many numbers an optimizer keeps for each parameter after a step, counters left out."""
-    weight = _parameter([0.0] * size)
-    made = _optimizer(optimizer, weight, lr=0.1)
-    weight.grad = torch.ones_like(weight)
-    made.step()
-    kept = sum(value.numel() for value in made.state[weight].values() if isinstance(value, Tensor) and value.ndim)
-    return [kept / size]
+def state_per_parameter(optimizer: Settings, size: int = 4096, over: Settings | None = None) -> list[float]:
+    """Return how many numbers an optimizer keeps for each parameter after a step, counters left out.
+
+    With `over`, in units of what this other optimizer keeps.
+    """
+    kept = []
+    for settings in (optimizer, *([] if over is None else [over])):
+        weight = _parameter([0.0] * size)
+        made = _optimizer(settings, weight, lr=0.1)
+        weight.grad = torch.ones_like(weight)
+        made.step()
+        state = made.state[weight].values()
+        kept.append(sum(value.numel() for value in state if isinstance(value, Tensor) and value.ndim) / size)
+    return [kept[0] if over is None else kept[0] / kept[1]]
 
 
 def steps_in_a_ravine(
@@ -256,6 +265,7 @@ PROBES: dict[str, Callable[..., Sequence[float]]] = {
         share_of_rising_rates,
         decay_under_noise,
         excess_on_tokens,
+        regret_of_range_test,
     )
 }
 
@@ -267,7 +277,7 @@ def _parameter(values: Any) -> nn.Parameter:
 def _optimizer(settings: Settings, parameters: nn.Parameter | list[nn.Parameter], **arguments: float) -> Optimizer:
     """Make an optimizer of `settings`, whose own arguments win over `arguments`."""
     name = settings.get("name")
-    kind = getattr(torch.optim, str(name), None)
+    kind = locate("optimizer", name, ()) if "." in str(name) else getattr(torch.optim, str(name), None)
     if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
         raise BadInput(f"name={name}: torch.optim has no such optimizer")
     own = {key: value for key, value in settings.items() if key != "name"}

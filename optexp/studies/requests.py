@@ -13,11 +13,15 @@ from optexp.errors import BadInput, Exit, StorageError
 from optexp.records.console import relative, say
 from optexp.records.files import write_atomically
 from optexp.records.numbers import measured
+from optexp.records.process import is_alive
 from optexp.records.run_directory import STUDIES_FILE, STUDY_FILE, claim
 from optexp.report.tables import Column, print_table
-from optexp.studies.runner import Conducted, check_study
+from optexp.studies.page import write_page
+from optexp.studies.runner import Conducted, StudyFailedError, check_study, check_words
 from optexp.studies.study import Study, read_studies, read_study_text
 from optexp.sweeps.ending import ended_by_signals, status_of
+
+PAGE_FILE = "studies.md"
 
 
 def run_studies(composer: Composer, words: Sequence[str], command: Sequence[str], dry_run: bool) -> int:
@@ -29,11 +33,21 @@ def run_studies(composer: Composer, words: Sequence[str], command: Sequence[str]
     others = [word for word in words if not word.startswith("study=")]
     if composer.fixed(others) != others:
         raise BadInput(f"study={','.join(names)}: what is compared stands in the file; give every key one value")
-    studies = read_studies(names, composer.config_dir)
-    for study in studies:
-        runs = check_study(study, others, composer)
+    studies = []
+    for study in read_studies(names, composer.config_dir):
+        try:
+            check_words(study, others, composer)
+            runs = check_study(study, others, composer)
+        except BadInput as error:
+            if "all" not in names or not others:
+                raise
+            say(f"left out: {study.name}: {str(error).removeprefix(f'study={study.name}: ')}")
+            continue
+        studies.append(study)
         if dry_run:
             print(f"ok: study={study.name}, {runs} runs{' to begin with' if study.tune else ''}")
+    if not studies:
+        raise BadInput(f"study=all {' '.join(others)}: fits no study")
     if dry_run:
         return Exit.DONE
     now, output_dir = datetime.now(), _output_dir(composer, others)
@@ -75,6 +89,8 @@ def _read(path: Path, trust: Sequence[str]) -> Conducted:
         study = read_study_text(content["study"], content["definition"])
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"{relative(path)}: its {STUDY_FILE} cannot be read ({error})") from None
+    if content["status"] == "running" and is_alive(content["process"]):
+        raise BadInput(f"{relative(path)}: is still running (process {content['process']['pid']})")
     return Conducted(
         study,
         path.absolute(),
@@ -92,13 +108,18 @@ def _conduct(studies: Sequence[Conducted], asked: Path) -> int:
 
     `asked` is the directory of the whole request.
     """
-    worst, rows, effects = int(Exit.DONE), [], []
+    worst, rows, effects, finished = int(Exit.DONE), [], [], 0
     for conducted in studies:
         try:
             with ended_by_signals():
                 status = int(Exit.DONE) if conducted.done else conducted.conduct()
         except (SystemExit, KeyboardInterrupt) as stop:
             status = status_of(stop)
+        except (BadInput, StudyFailedError) as error:
+            if len(studies) == 1 and isinstance(error, BadInput):
+                raise
+            say(f"{conducted.study.name}: {error}; optexp resume {relative(asked)} tries again")
+            status = int(Exit.MEMBERS_FAILED)
         worst = max(worst, status)
         if status > 128:
             say(f"{conducted.study.name}: interrupted; go on with: optexp resume {relative(asked)}")
@@ -106,8 +127,12 @@ def _conduct(studies: Sequence[Conducted], asked: Path) -> int:
         content = json.loads((conducted.path / STUDY_FILE).read_text(encoding="utf-8"))
         rows += _rows(conducted.study, content)
         effects += _effects(conducted.study, content)
+        finished += content["status"] == "completed"
     print()
     print_table(rows, COLUMNS)
+    if len(studies) > 1 and finished:
+        write_page(asked, asked / PAGE_FILE)
+        print(f"\nall of it: {relative(asked / PAGE_FILE)}")
     if effects:
         print("\nmain effects and interactions, largest first")
         print_table(effects, EFFECT_COLUMNS, group_by="study")

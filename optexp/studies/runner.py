@@ -15,21 +15,24 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from optexp.config.check import GROUPS_OF_A_TRAINING
 from optexp.config.compose import Composer
 from optexp.config.resolvers import slug
 from optexp.errors import BadInput, Exit, StorageError
 from optexp.records.console import relative, say
 from optexp.records.files import write_atomically
+from optexp.records.process import this_process
 from optexp.records.provenance import environment, git_state
-from optexp.records.reading import read_run
+from optexp.records.reading import flat, read_run
 from optexp.records.run_directory import RUN_FILE, STUDY_FILE, SWEEP_FILE
 from optexp.report.html import write_study
 from optexp.studies import probes
-from optexp.studies.measures import measured
+from optexp.studies.measures import FINISHED, measured
 from optexp.studies.statistics import Interval, bootstrap_interval, shared_level, t_interval, verdict
 from optexp.studies.study import FIRST_TUNING_SEED, Answer, Study, factor_effects
-from optexp.sweeps.members import check_members, train_members
+from optexp.sweeps.members import check_members, composed_member, train_members
 from optexp.sweeps.record import MemberRecord, SweepRecord
+from optexp.sweeps.summary import collect
 
 ERROR_RATE = 0.05
 """Of all answers of a study together."""
@@ -38,9 +41,16 @@ Numbers = dict[tuple[str, str], float | None]
 """What was measured on one seed, by arm and measure; None where there is nothing to measure."""
 
 
+class StudyFailedError(Exception):
+    """A study cannot be answered, because of how its runs ended; `optexp resume` tries again."""
+
+
 @dataclass
 class Conducted:
-    """A study on its way: where it is, the words that the user adds to every arm, and the command line."""
+    """A study on its way: where it is, the words that the user adds to every arm, and the command line.
+
+    `done` is set when every member of every stage came to a good end.
+    """
 
     study: Study
     path: Path
@@ -64,8 +74,10 @@ class Conducted:
                 if status > 128:
                     ended = "interrupted"
                     return status
+                if status and stage == "tune":
+                    raise StudyFailedError("some runs failed while tuning, so arms would be tuned unequally")
             content = self._results()
-            ended = "completed"
+            ended = "failed" if status else "completed"
         except (SystemExit, KeyboardInterrupt):
             ended = "interrupted"
             raise
@@ -81,7 +93,7 @@ class Conducted:
         """Train the members of a stage, those that are left when it has begun before."""
         folder = self.path / stage
         if (folder / SWEEP_FILE).exists():
-            record = SweepRecord.read(folder)
+            record = collect(folder, SweepRecord.read(folder))
         else:
             record = self.record(stage)
             folder.mkdir(exist_ok=True)
@@ -107,14 +119,14 @@ class Conducted:
                 for seed in seeds:
                     swept = {"arm": arm, "point": " ".join(point), "seed": seed}
                     name = slug(f"{len(members)}-{','.join([arm, *point, f'seed={seed}'])}", longest=100)
-                    overrides = latest([*study.common, *words, *point, *self.words, f"seed={seed}"])
+                    overrides = [*member_words(study.common, [*words, *point], self.words), f"seed={seed}"]
                     members.append(MemberRecord(len(members), overrides, name, swept))
         return SweepRecord(self.command, ["arm", "point", "seed"], members)
 
     def _choose(self, record: SweepRecord) -> dict[str, list[str]]:
         """Return the words of each arm's best combination: the smallest mean best val/loss; infinite where one failed.
 
-        Raises BadInput when no combination of an arm came to an end.
+        Raises StudyFailedError when no combination of an arm came to an end.
         """
         chosen = {}
         assert self.study.tune is not None
@@ -129,9 +141,21 @@ class Conducted:
             }
             best = min(losses, key=lambda point: losses[point])
             if not math.isfinite(losses[best]):
-                raise BadInput(f"study={self.study.name}: no run of arm '{arm}' came to an end while tuning")
+                raise StudyFailedError(f"no combination of arm '{arm}' came to an end on every seed while tuning")
             chosen[arm] = next(point for point in self.study.tune.grid(arm) if " ".join(point) == best)
         return chosen
+
+    def _edges(self) -> list[str]:
+        """Return where tuning chose the smallest or largest of three or more values: a better one may lie beyond."""
+        found = []
+        for arm, point in self.chosen.items():
+            assert self.study.tune is not None
+            for key, values in (self.study.tune.arms.get(arm) or self.study.tune.keys).items():
+                word = next(word for word in point if word.startswith(f"{key}="))
+                at = [f"{key}={value}" for value in values].index(word)
+                if len(values) > 2 and at in (0, len(values) - 1):
+                    found.append(f"{arm}: {word} is the {'first' if at == 0 else 'last'} of the values tried")
+        return found
 
     def _results(self) -> dict[str, Any]:
         numbers = [self._numbers(seed) for seed in range(self.study.seeds)]
@@ -163,16 +187,22 @@ class Conducted:
     def _numbers(self, seed: int) -> Numbers:
         record = SweepRecord.read(self.path / "final")
         found: Numbers = {}
+        measures = self.study.measures
         for member in record.members:
             if member.swept["seed"] != seed:
                 continue
             path = self.path / "final" / member.directory
-            rows, status = ([], "not started")
+            rows: list[dict[str, Any]] = []
+            status, total = "not started", None
             if (path / RUN_FILE).exists():
                 run = read_run(path)
-                rows, status = run.rows, run.status
-            for name, measure in self.study.measures.items():
-                found[member.swept["arm"], name] = measured(rows, status, measure)
+                rows, status, total = run.rows, run.status, run.info.get("total_steps")
+                if status in FINISHED and any(measure.of.startswith("sharpness/") for measure in measures.values()):
+                    from optexp.curvature.of_run import sharpness_row  # torch is needed, seconds of it
+
+                    rows = [*rows, {"step": run.last_step, **sharpness_row(path)}]
+            for name, measure in measures.items():
+                found[member.swept["arm"], name] = measured(rows, status, measure, total)
         return found
 
     def _statuses(self) -> dict[str, dict[str, int]]:
@@ -229,11 +259,13 @@ class Conducted:
             "limits": study.limits,
             "command": self.command,
             "words": self.words,
-            "config_dir": self.composer.config_dir,
+            "config_dir": self.composer.config_dir and str(Path(self.composer.config_dir).absolute()),
             "definition": study.text,
             "stages": {stage: {"directory": stage} for stage in self._stages()},
             "chosen": self.chosen,
+            "edges": self._edges(),
             "status": status,
+            "process": this_process(),
             "seconds": seconds,
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
             "versions": environment(),
@@ -247,7 +279,10 @@ class Conducted:
 
 
 def check_study(study: Study, words: Sequence[str], composer: Composer) -> int:
-    """Compose and check every member of the first stage; returns how many runs there are. Raises BadInput."""
+    """Compose and check every member of the first stage; returns how many runs there are.
+
+    Raises BadInput for whatever keeps a member from starting; `check_words` comes first.
+    """
     for answer in study.answers.values():
         if answer.probe is not None:
             probes.check(answer.probe, answer.arguments)
@@ -260,10 +295,52 @@ def check_study(study: Study, words: Sequence[str], composer: Composer) -> int:
     return runs
 
 
-def latest(words: Sequence[str]) -> list[str]:
-    """Return override words with the last one of each key only, in its place."""
-    keys = [word.lstrip("+~").partition("=")[0] for word in words]
-    return [word for place, word in enumerate(words) if keys[place] not in keys[place + 1 :]]
+_NOT_COMPARED = ("output_dir", "trust", "name", "remark")
+
+
+def check_words(study: Study, words: Sequence[str], composer: Composer) -> None:
+    """Check that words of the command line fit all arms, and leave alone what is compared. Raises BadInput."""
+    where = f"study={study.name}"
+    given = {key_of(word): word for word in words if key_of(word) not in _NOT_COMPARED}
+    if given and not study.compared:
+        raise BadInput(f"{where}: {next(iter(given.values()))}: it trains nothing, so there is nothing to set")
+    if "seed" in given:
+        raise BadInput(f"{where}: {given['seed']}: a study sets the seeds itself")
+    if not given:
+        return
+    grids = [study.tune.keys, *study.tune.arms.values()] if study.tune else []
+    tuned = [key for grid in grids for key in grid]
+    arms = [flat(composer.compose([*study.common, *arm]).config) for arm in study.compared.values()]
+    compared = {key for arm in arms for key in arm if any(other.get(key) != arm[key] for other in arms)}
+    for key, word in given.items():
+        for kind, keys in (("tunes", tuned), ("compares", compared)):
+            if key in keys or f"{key}._target_" in keys:
+                raise BadInput(f"{where}: {word}: this is what the study {kind}; other keys can be set")
+    for arm, own in study.compared.items():
+        try:
+            composed_member(composer, member_words(study.common, own, words))
+        except BadInput as error:
+            raise BadInput(f"{where}: arm {arm}: {error}") from None
+
+
+def key_of(word: str) -> str:
+    """Return the key of an override word, or the group."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def member_words(common: Sequence[str], own: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Return the override words of a member: those of the study, those of its arm, those of the command line.
+
+    The last word of each key stays. A group chosen on the command line replaces what all arms choose and set of it,
+    which was made for another choice; what the arms set each for itself is applied to the new choice.
+    """
+    groups = [word for word in words if key_of(word) in GROUPS_OF_A_TRAINING]
+    chosen = [key_of(word) for word in groups]
+    kept = [word for word in common if key_of(word).partition(".")[0] not in chosen]
+    own = [word for word in own if key_of(word) not in chosen]
+    every = [*groups, *kept, *own, *(word for word in words if word not in groups)]
+    keys = [key_of(word) for word in every]
+    return [word for place, word in enumerate(every) if keys[place] not in keys[place + 1 :]]
 
 
 def _best(path: Path) -> float:

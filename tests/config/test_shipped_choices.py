@@ -73,12 +73,23 @@ def test_models_and_data_sets_train(tmp_path: Path, group: str, choice: str) -> 
 
 
 OTHERS = [pair for pair in CHOICES if pair[0] in ("optimizer", "schedule", "engine", "task", "experiment")]
-FINE_TUNED = [pair for pair in OTHERS if pair in NEEDED]  # from a run: tests/end_to_end/test_experiments.py
+ELSEWHERE = [
+    *(pair for pair in OTHERS if pair in NEEDED),  # tests/end_to_end/test_experiments.py, from a run
+    *(pair for pair in OTHERS if pair[0] == "task" and pair[1] != "train"),  # tests/tasks
+    *(("optimizer", name) for name in ("adamw8bit", "paged_adamw8bit")),  # tests/optimizers: need another package
+]
 
 
-@pytest.mark.parametrize(("group", "choice"), [pair for pair in OTHERS if pair not in FINE_TUNED])
+@pytest.mark.parametrize(("group", "choice"), [pair for pair in OTHERS if pair not in ELSEWHERE])
 def test_optimizers_schedules_and_experiments_train(tmp_path: Path, group: str, choice: str) -> None:
     trained(tmp_path, "dataset=digits", *TINY[:2], f"{group}={choice}")
+
+
+def test_every_task_has_tests_of_its_own() -> None:
+    tests = Path(__file__).parents[1] / "tasks"
+    assert [name for group, name in CHOICES if group == "task" and not (tests / f"test_{name}.py").exists()] == [
+        "train"
+    ]
 
 
 def test_nothing_is_left_untested() -> None:

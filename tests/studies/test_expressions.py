@@ -10,6 +10,7 @@ import pytest
 
 from optexp.errors import BadInput
 from optexp.studies.expressions import Expression
+from optexp.studies.measures import Censored
 
 ARMS, MEASURES = ["sgd", "adam", "max"], ["loss", "speed"]
 NUMBERS: dict[tuple[str, str], float | None] = {
@@ -217,3 +218,10 @@ def test_reading_a_study_waits_for_neither_scipy_nor_torch() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == ""
+
+
+def test_what_nobody_reached_is_not_equal() -> None:
+    effect = Expression("one.steps - other.steps", ["one", "other"], ["steps"])
+    never = Censored(100)
+    assert effect.value({("one", "steps"): never, ("other", "steps"): never}) is None
+    assert effect.value({("one", "steps"): 60.0, ("other", "steps"): never}) == -40

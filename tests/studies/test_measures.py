@@ -12,7 +12,7 @@ import pytest
 
 from optexp.errors import BadInput
 from optexp.records.reading import read_run
-from optexp.studies.measures import Measure, measured
+from optexp.studies.measures import Censored, Measure, measured
 
 LOSSES = [3.0, 1.0, 2.5, 0.5, 1.5, 0.75]
 STEPS = [10, 20, 30, 50, 80, 100]  # not evenly spaced
@@ -147,3 +147,21 @@ def test_measures_of_recorded_runs(make_run: Callable[..., Path], tmp_path: Path
     broken = read_run(make_run(tmp_path / "b", status="diverged"))
     assert measured(broken.rows, broken.status, Measure("train/loss", "best")) is None
     assert measured(broken.rows, broken.status, Measure("train/loss", "best", diverged=2.3)) == 2.3
+
+
+def test_a_threshold_that_was_not_reached_counts_as_the_length_of_the_run_and_is_censored() -> None:
+    measure = Measure("val/accuracy", "first_step_at_least", 0.9, never="total_steps", diverged="total_steps")
+    rows = [{"step": 10, "val/accuracy": 0.5}, {"step": 20, "val/accuracy": 0.8}]
+    for status in ("completed", "diverged"):
+        number = measured(rows, status, measure, 300)
+        assert number == 300
+        assert isinstance(number, Censored)
+    reached = measured([*rows, {"step": 30, "val/accuracy": 0.95}], "completed", measure, 300)
+    assert reached == 30
+    assert not isinstance(reached, Censored)
+    assert measured(rows, "failed", measure, 300) is None
+
+
+def test_a_number_of_steps_stands_for_a_step_only() -> None:
+    with pytest.raises(BadInput, match="diverged=total_steps: take=last is no step"):
+        Measure("val/loss", "last", diverged="total_steps")

@@ -97,10 +97,15 @@ def test_main_effects_and_interactions_have_a_table(tmp_path: Path) -> None:
 """ in page.read_text()
 
 
-def test_unfinished_studies_make_no_page(tmp_path: Path) -> None:
+def test_unfinished_studies_are_listed_as_such(tmp_path: Path) -> None:
     half = study("half", "C1") | {"status": "interrupted"}
-    with pytest.raises(BadInput, match="not all have come to their end: half; optexp resume goes on"):
+    with pytest.raises(BadInput, match="no study has come to its end yet; optexp resume goes on"):
         write_page(made(tmp_path / "run", half), tmp_path / "studies.md")
+    write_page(made(tmp_path / "more", half, study("whole", "C2", only=answer("refuted", 0.0))), tmp_path / "some.md")
+    text = (tmp_path / "some.md").read_text()
+    assert "- half: interrupted." in text
+    assert "## whole" in text
+    assert "## half" not in text
     with pytest.raises(BadInput, match="is not the directory of several studies"):
         write_page(tmp_path, tmp_path / "studies.md")
 

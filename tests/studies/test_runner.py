@@ -14,7 +14,8 @@ from command_line import here
 from scipy import stats
 
 from optexp.records.reading import read_run
-from optexp.studies.runner import latest
+from optexp.studies.runner import member_words
+from optexp.studies.study import study_files
 
 STUDY = """
 question: Does a learning rate of 0.1 learn faster than none at all?
@@ -206,8 +207,132 @@ def test_a_failed_arm_makes_the_answer_inconclusive(own: Path) -> None:
     assert answer["interval"] is None
 
 
-def test_of_equal_keys_the_last_word_stays() -> None:
-    assert latest(["model=a", "x=1", "model=b", "+y=2", "x=3"]) == ["model=b", "+y=2", "x=3"]
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("optimizer.lr=0.5", "this is what the study tunes; other keys can be set"),
+        ("optimizer.momentum=0.5", "this is what the study compares; other keys can be set"),
+        ("optimizer=adam", "arm still: optimizer.momentum=0: optimizer=adam takes no 'momentum'"),
+        ("seed=3", "a study sets the seeds itself"),
+    ],
+)
+def test_what_is_compared_cannot_be_set(own: Path, word: str, reason: str) -> None:
+    ended = here(own, "study=learns", "--config-dir", "mine", word)
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.startswith("optexp: study=learns: ")
+    assert reason in ended.err
+    assert not (own / "outputs").exists()
+
+
+def test_a_study_without_runs_takes_no_words(own: Path) -> None:
+    ended = here(own, "study=rare_tokens", "model=mlp")
+    assert ended.status == 2
+    assert ended.err == "optexp: study=rare_tokens: model=mlp: it trains nothing, so there is nothing to set\n"
+
+
+def test_of_all_studies_those_that_words_do_not_fit_are_left_out(own: Path) -> None:
+    ended = here(own, "study=all", "optimizer.weight_decay=0.25", "--dry-run")
+    assert ended.status == 0
+    lines = ended.out.splitlines()
+    left_out = [line for line in lines if line.startswith("left out: ")]
+    assert any("which_fix: optimizer.weight_decay=0.25: this is what" in line for line in left_out)
+    assert any(line.startswith("ok: study=") for line in lines)
+    assert len(lines) == len(study_files())
+
+
+def test_a_model_of_the_users_drops_what_was_set_for_another(own: Path) -> None:
+    """`common` of the study says model.hidden, which a linear model does not have."""
+    ended = here(own, "study=learns", "--config-dir", "mine", "model=linear", "--dry-run")
+    assert (ended.status, ended.err) == (0, "")
+    ended = here(own, "study=learns", "--config-dir", "mine", "model=linear", "model.hidden=[4]", "--dry-run")
+    assert "model.hidden" in ended.err
+
+
+def test_failed_members_are_trained_again_by_resume(own: Path) -> None:
+    node = yaml.safe_load(STUDY)
+    del node["tune"]
+    node["arms"] = {"still": ["optimizer.lr=1e-9"], "moving": ["optimizer.lr=0.1"]}
+    (own / "mine" / "study" / "learns.yaml").write_text(yaml.safe_dump(node))
+    assert here(own, "study=learns", "--config-dir", "mine").status == 0
+    path, whole = content(own)
+    record = json.loads((path / "final" / "sweep.json").read_text())
+    lost = record["members"][4]
+    info = json.loads((path / "final" / lost["directory"] / "run.json").read_text())
+    info["status"], info["last_step"] = "failed", 3
+    (path / "final" / lost["directory"] / "run.json").write_text(json.dumps(info))
+    (path / "study.json").write_text(json.dumps({**whole, "status": "failed", "answers": {}}))
+    ended = here(own, "resume", str(path))
+    assert (ended.status, ended.err) == (0, ""), ended.out
+    _, again = content(own)
+    assert (again["status"], again["answers"]) == ("completed", whole["answers"])
+
+
+def test_a_study_that_cannot_be_tuned_fails_alone(own: Path) -> None:
+    """Every rate diverges, so there is nothing to choose; the other study of the request is answered."""
+    hopeless = yaml.safe_load(STUDY)
+    hopeless["tune"]["arms"]["moving"]["optimizer.lr"] = [1.0e30, 1.0e31]
+    (own / "mine" / "study" / "hopeless.yaml").write_text(yaml.safe_dump(hopeless, sort_keys=False))
+    ended = here(own, "study=hopeless,learns", "--config-dir", "mine")
+    assert ended.status == 4
+    assert "hopeless: no combination of arm 'moving' came to an end on every seed while tuning" in ended.out
+    [parent] = own.glob("outputs/studies/*/*-studies")
+    assert json.loads((parent / "hopeless" / "study.json").read_text())["status"] == "failed"
+    assert json.loads((parent / "learns" / "study.json").read_text())["status"] == "completed"
+    page = (parent / "studies.md").read_text()
+    assert "- hopeless: failed." in page
+    assert "## learns" in page
+
+
+def test_a_running_study_is_left_alone(own: Path) -> None:
+    assert here(own, "study=learns", "--config-dir", "mine", "engine.max_steps=4").status == 0
+    path, found = content(own)
+    (path / "study.json").write_text(json.dumps({**found, "status": "running"}))  # this very process is alive
+    ended = here(own, "resume", str(path))
+    assert ended.status == 2
+    assert "is still running (process " in ended.err
+    assert json.loads((path / "study.json").read_text())["status"] == "running"
+
+
+def test_a_threshold_that_nobody_reaches_is_no_draw(own: Path) -> None:
+    node = yaml.safe_load(STUDY)
+    del node["tune"]
+    node["arms"] = {"one": ["optimizer.lr=1e-9"], "other": ["optimizer.lr=1e-8"]}
+    node["measures"] = {
+        "steps": {"of": "val/accuracy", "take": "first_step_at_least", "value": 0.99, "never": "total_steps"}
+    }
+    node["answers"] = {"faster": {**node["answers"]["learns"], "effect": "one.steps - other.steps", "unit": "steps"}}
+    (own / "mine" / "study" / "never.yaml").write_text(yaml.safe_dump(node, sort_keys=False))
+    assert here(own, "study=never", "--config-dir", "mine").status == 0
+    _, found = content(own, "never")
+    assert found["measured"]["one"]["steps"] == [20, 20, 20]
+    assert found["answers"]["faster"]["verdict"] == "inconclusive"
+    assert found["answers"]["faster"]["text"].startswith("3 of 3 seeds have no effect to measure.")
+
+
+def test_a_choice_on_the_edge_of_its_grid_is_told(own: Path) -> None:
+    node = yaml.safe_load(STUDY)
+    node["tune"]["arms"] = {
+        "still": {"optimizer.lr": [1.0e-9, 1.0e-8, 1.0e-7]},
+        "moving": {"optimizer.lr": [1.0e-9, 0.1, 1.0e30]},
+    }
+    (own / "mine" / "study" / "learns.yaml").write_text(yaml.safe_dump(node))
+    assert here(own, "study=learns", "--config-dir", "mine").status == 0
+    _, found = content(own)
+    assert found["edges"] == ["still: optimizer.lr=1e-07 is the last of the values tried"]
+
+
+def test_the_words_of_a_member() -> None:
+    assert member_words(["a.x=1", "b.y=2"], ["a.x=3"], ["+b.z=4"]) == ["b.y=2", "a.x=3", "+b.z=4"]
+    assert (
+        member_words(["model=mlp", "model.hidden=[8]", "engine.epochs=1"], [], ["engine.epochs=2"])[-1]
+        == "engine.epochs=2"
+    )
+    # another model: what all arms set of the old one goes, what each arm sets stays
+    assert member_words(["model=mlp", "model.hidden=[8]"], ["model.bias=false"], ["model.width=4", "model=resnet"]) == [
+        "model=resnet",
+        "model.bias=false",
+        "model.width=4",
+    ]
 
 
 def test_studies_are_listed(own: Path) -> None:

@@ -18,6 +18,7 @@ from optexp.records.reading import Run, read_run
 from optexp.sweeps.children import can_fork
 
 MLP = ["-m", "model=mlp", "model.hidden=[16]", "engine.max_steps=30", "engine.eval_every=10", "engine.log_every=5"]
+OF_TWO_KINDS = [word.replace("[16]", "[16],[8]") for word in MLP]
 TOGETHER = "hydra.launcher.group_size=64"
 NOT_COMPARED = ("time", "time/step_ms", "time/samples_per_second")
 
@@ -137,7 +138,7 @@ def test_reasons_are_given(tmp_path: Path) -> None:
     assert ended.out.splitlines()[-1].endswith(
         "; 4 one by one (engine.precision=fp16 scales the loss of each run by itself)"
     )
-    ended = here(tmp_path, *MLP, "model.hidden=[16],[8]", "--dry-run")
+    ended = here(tmp_path, *OF_TWO_KINDS, "--dry-run")
     assert ended.out.splitlines()[-1].endswith("; 2 one by one (no other of its kind)")
     ended = here(tmp_path, *MLP, "seed=0,1", "hydra/launcher=basic", "--dry-run")
     assert ended.out.splitlines()[-1].endswith("; by Hydra: hydra/launcher=basic")
@@ -334,7 +335,7 @@ def test_without_forking_members_train_in_this_process(tmp_path: Path, monkeypat
     """As on a machine with a GPU, which a forked child could not use."""
     monkeypatch.setattr("optexp.sweeps.fused.can_fork", lambda: False)
     before = torch.get_num_threads()
-    ended = here(tmp_path, *MLP, "model.hidden=[16],[8]", "seed=0,1", TOGETHER, "optimizer.lr=0.1")
+    ended = here(tmp_path, *OF_TWO_KINDS, "seed=0,1", TOGETHER, "optimizer.lr=0.1")
     torch.set_num_threads(before)
     assert (ended.status, ended.err) == (0, "")
     assert statuses(tmp_path) == ["completed"] * 4
