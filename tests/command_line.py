@@ -35,7 +35,7 @@ def environ(**variables: str) -> dict[str, str]:
     return clean_environ(OMP_NUM_THREADS="1", TERM="dumb", **variables)
 
 
-def in_a_process(folder: Path, *words: str, **variables: str) -> Ended:
+def in_a_process(folder: Path, *words: str, timeout: float = 120, **variables: str) -> Ended:
     """Run `optexp words...` in a folder as a user would."""
     done = subprocess.run(
         [sys.executable, "-m", "optexp", *words],
@@ -43,7 +43,7 @@ def in_a_process(folder: Path, *words: str, **variables: str) -> Ended:
         env=environ(**variables),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
     )
     return Ended(done.returncode, done.stdout, done.stderr)

@@ -163,7 +163,7 @@ def write_study(path: Path) -> Path:
             },
             "coefficient": {
                 "statement": "Only a tenth of the gradient enters the buffer",
-                "probe": "gradient_share",
+                "effect": "gradient_share{'optimizer': {'name': 'SGD', 'momentum': 0.9}, 'betas': [0.9, 0.99]}",
                 "unit": "",
                 "smallest": 0.5,
                 "supported_if": "below",

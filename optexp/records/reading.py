@@ -24,8 +24,8 @@ from optexp.records.run_directory import CONFIG_FILE, METRICS_FILE, RUN_FILE
 HEARTBEAT_SECONDS = 120.0
 """A run on another machine that has written nothing for so long counts as dead."""
 
-NOT_SETTINGS = ("name", "output_dir")
-"""Config keys that say where results go and not what is computed."""
+NOT_SETTINGS = ("name", "output_dir", "remark")
+"""Config keys that say where results go, or something for people, and not what is computed."""
 
 ABSENT = ""
 """Stands for the value of a setting that a run does not have (null is a value)."""
@@ -76,7 +76,7 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The config as dotted keys (`optimizer.lr`), without the keys that name places (`name`, `output_dir`)."""
+        """The config as dotted keys (`optimizer.lr`), without the keys that change nothing (`NOT_SETTINGS`)."""
         return {key: value for key, value in flat(self.config).items() if key not in NOT_SETTINGS}
 
     @cached_property

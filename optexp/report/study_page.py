@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from optexp.errors import BadInput
-from optexp.records.numbers import duration
-from optexp.report.figures.effects import effect_figure, measure_figure, ranked_figure
+from optexp.records.numbers import duration, setting
+from optexp.report.figures.effects import VERDICTS, effect_figure, measure_figure, ranked_figure
 from optexp.report.grouping import mean_of
 from optexp.report.parts import Gallery, Picture, alike, command_line, commit, number, provenance, words
 from optexp.report.sweep_directory import ENDED_WELL, SWEEP_FILE, Sweep, read_sweep
 from optexp.report.sweep_page import status_counts, with_interval
-from optexp.report.sweep_pictures import curve_pictures, settings_table
+from optexp.report.sweep_pictures import curve_pictures, is_narrow, settings_table
 
 STUDY_FILE = "study.json"
 NEEDED = ("study", "question")
+MEANS = "strokes: one per seed; diamond: mean; bar: its"
 
 
 def read_study(path: Path) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def study_content(path: Path, study: Mapping[str, Any]) -> dict[str, Any]:
         "status": str(study.get("status") or ""),
         "seconds": duration(float(study["seconds"])) if study.get("seconds") is not None else "",
         "answers": answers,
+        "overall": _overall([answer["verdict"] for answer in answers]),
         "ranked": _ranked(study.get("effects") or {}, gallery),
         "runs": _runs(study, sweep),
         "lost": _lost(sweep) if sweep else [],
@@ -58,7 +62,7 @@ def study_content(path: Path, study: Mapping[str, Any]) -> dict[str, Any]:
         "legend": legend,
         "reading": reading,
         "chosen": [(str(arm), _listed(point, " ")) for arm, point in (study.get("chosen") or {}).items() if point],
-        "side_by_side": settings_table(sweep) if sweep else None,
+        "side_by_side": _arms(sweep) if sweep else None,
         "table": _table(measures),
         "definition": str(study.get("definition") or ""),
         "command": command_line(study.get("command") or ""),
@@ -82,6 +86,15 @@ def _runs(study: Mapping[str, Any], sweep: Sweep | None) -> list[str]:
         f"{stage} " + ", ".join(f"{count} {str(status).replace('_', ' ')}" for status, count in ends)
         for stage, ends in counts.items()
     ]
+
+
+def _arms(sweep: Sweep) -> tuple[list[str], list[list[str]]] | None:
+    """Return the settings in which the arms differ: a column for each arm, or a line where these do not fit."""
+    table = settings_table(sweep)
+    if table is None or is_narrow(table):
+        return table
+    headings, *rows = (list(line) for line in zip(table[0], *table[1], strict=True))
+    return headings, rows
 
 
 def _lost(sweep: Sweep) -> list[tuple[str, str]]:
@@ -114,11 +127,43 @@ def _answer(name: str, answer: Mapping[str, Any], gallery: Gallery) -> dict[str,
         "statement": str(answer.get("statement") or name),
         "verdict": str(answer.get("verdict") or "inconclusive"),
         "text": str(answer.get("text") or ""),
-        "effect": str(answer.get("effect") or answer.get("probe") or ""),
+        "effect": _effect_words(str(answer.get("effect") or answer.get("probe") or "")),
         "measured": _effect_text(interval, str(answer.get("unit") or "")) if interval else "",
         "rule": _rule(answer),
         "picture": picture,
     }
+
+
+def _overall(verdicts: Sequence[str]) -> str:
+    """Return what became of the answers in one sentence: `3 of 5 answers supported, 1 refuted, 1 inconclusive.`"""
+    counts = [(verdicts.count(verdict), verdict) for verdict in VERDICTS if verdict in verdicts]
+    if len(counts) > 1:
+        (first, verdict), *others = counts
+        return (
+            ", ".join([f"{first} of {len(verdicts)} answers {verdict}", *(f"{n} {word}" for n, word in others)]) + "."
+        )
+    return "".join(f"All {n} answers {word}." if n > 1 else f"{word.capitalize()}." for n, word in counts)
+
+
+def _effect_words(effect: str) -> str:
+    """Return an effect as it is, and the call of a probe in words: `steps in a ravine: momentum 0.9, steps 100`."""
+    call = re.fullmatch(r"(\w+)(\{.*\})?", effect)
+    if call is None:
+        return effect
+    name = call[1].replace("_", " ")
+    try:
+        arguments = ast.literal_eval(call[2] or "{}")
+    except (ValueError, SyntaxError):
+        return f"{name} {call[2]}"
+    texts = [f"{key} {_value_words(value)}".replace("_", " ") for key, value in arguments.items()]
+    return f"{name}: {', '.join(texts)}" if texts else name
+
+
+def _value_words(value: Any) -> str:
+    """Return an argument of a probe: `SGD momentum 0.9` for `{"name": "SGD", "momentum": 0.9}`."""
+    if not isinstance(value, dict):
+        return setting(value)
+    return " ".join(f"{key} {setting(item)}".removeprefix("name ") for key, item in value.items())
 
 
 def _is_drawn(answer: Mapping[str, Any]) -> bool:
@@ -150,14 +195,19 @@ def _ranked(effects: Mapping[str, Sequence[Mapping[str, Any]]], gallery: Gallery
     """Return for each measure its main effects and interactions, largest first, as a table and a picture."""
     ranked = []
     for measure, rows in effects.items():
-        cells = [
-            [" × ".join(row["factors"]), _effect_text(row["interval"], "") if row["interval"] else "none"]
-            for row in rows
-        ]
-        caption = "dots: seeds; diamond: mean; bar: its interval; all intervals together hold at 95 %"
+        cells = [[" × ".join(row["factors"]), *_effect_cells(row["interval"])] for row in rows]
+        caption = f"{MEANS} interval; all intervals together hold at 95 %"
         picture = gallery.picture(ranked_figure(rows, measure), f"effects on {measure}, largest first", caption)
-        ranked.append({"measure": measure, "table": (["effect of", measure], cells), "picture": picture})
+        ranked.append({"measure": measure, "table": (["effect of", measure, "interval"], cells), "picture": picture})
     return ranked
+
+
+def _effect_cells(interval: Mapping[str, Any] | None) -> list[str]:
+    """Return an estimate and its interval as two cells of a table."""
+    if not interval:
+        return ["none", ""]
+    estimate, low, high = alike(*(float(interval[name]) for name in ("estimate", "low", "high")))
+    return [estimate, f"{low} to {high} ({100 * float(interval['level']):.4g} %, {interval['n']} seeds)"]
 
 
 def _measure_names(measures: Mapping[str, Mapping[str, Sequence[float | None]]]) -> list[str]:
@@ -165,9 +215,8 @@ def _measure_names(measures: Mapping[str, Mapping[str, Sequence[float | None]]])
 
 
 def _measure_pictures(measures: Mapping[str, Mapping[str, Sequence[float | None]]], gallery: Gallery) -> list[Picture]:
-    caption = "dots: seeds; diamond: mean; bar: its 95 % interval"
     return [
-        gallery.picture(measure_figure(measures, name), f"{name} of each arm", caption)
+        gallery.picture(measure_figure(measures, name), f"{name} of each arm", f"{MEANS} 95 % interval")
         for name in _measure_names(measures)
         if any(arm.get(name) for arm in measures.values())
     ]

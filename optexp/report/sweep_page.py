@@ -21,9 +21,9 @@ from optexp.report.grouping import (
 from optexp.report.parts import Gallery, alike, command_line, config_differences, in_common, provenance, short, words
 from optexp.report.run_page import subtitle
 from optexp.report.sweep_directory import Member, Sweep
-from optexp.report.sweep_pictures import curve_pictures, result_pictures, settings_table
+from optexp.report.sweep_pictures import curve_pictures, is_narrow, result_pictures, settings_table
 
-MOST_NOTES = 5
+MOST_NOTES, MOST_RIVALS = 5, 3
 
 
 def sweep_content(sweep: Sweep) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def sweep_content(sweep: Sweep) -> dict[str, Any]:
     order = ranked(sweep.settings, sweep.metric)
     results, is_wide = result_pictures(sweep, gallery)
     pictures, legend, reading = curve_pictures(sweep, gallery)
+    side_by_side = settings_table(sweep)
     return {
         "name": sweep.path.resolve().name,
         "subtitle": subtitle(sweep.runs),
@@ -44,7 +45,7 @@ def sweep_content(sweep: Sweep) -> dict[str, Any]:
         "curves": pictures,
         "legend": legend,
         "reading": reading,
-        "side_by_side": settings_table(sweep),
+        "side_by_side": side_by_side if side_by_side and is_narrow(side_by_side) else None,
         "differences": config_differences(sweep.runs),
         "common": in_common(sweep.runs),
         "averages": _averages(sweep, order),
@@ -76,7 +77,7 @@ def _member(sweep: Sweep, row: Any) -> Member:
 
 
 def _best(sweep: Sweep, order: Sequence[Setting]) -> dict[str, str] | None:
-    """Return the best setting with its values, and the best single member."""
+    """Return the best setting with its values, what it is tied with, and the best single member."""
     if not order:
         return None
     best, mean = order[0], order[0].mean(sweep.metric)
@@ -91,12 +92,29 @@ def _best(sweep: Sweep, order: Sequence[Setting]) -> dict[str, str] | None:
         kind = "with its 95 % interval" if mean.low is not None else "too few of them for an interval"
         value = measured(row[sweep.metric])
         remark = f"Mean over seeds, {kind}. Best single member: #{top.number} {_name(top.swept, top)} with {value}."
+    if mean.low is None and len(order) > 1:
+        seeds = "one seed" if mean.n == 1 else f"{mean.n} seeds"
+        remark += f" With {seeds} for the best setting, close ranks mean nothing: three give an interval."
     return {
         "setting": _name(best.values, _member(sweep, best.rows[0])),
+        "tied": _tied(order, sweep.metric),
         "detail": with_interval(mean),
         "accuracy": with_interval(accuracy) if accuracy else "",
         "remark": remark,
     }
+
+
+def _tied(order: Sequence[Setting], metric: str) -> str:
+    """Return the settings whose mean lies in the interval of the best: `tied with lr=0.1, within …`, or nothing."""
+    best = order[0].mean(metric)
+    if best is None or best.low is None or best.high is None:
+        return ""
+    means = [(group, group.mean(metric)) for group in order[1:]]
+    rivals = [words(group.values) for group, mean in means if mean and best.low <= mean.mean <= best.high]
+    if not rivals:
+        return ""
+    more = f" and {len(rivals) - MOST_RIVALS} more" if len(rivals) > MOST_RIVALS else ""
+    return f"tied with {', '.join(rivals[:MOST_RIVALS])}{more}, within the interval of the seeds"
 
 
 def _notes(sweep: Sweep, order: Sequence[Setting]) -> list[str]:
@@ -109,13 +127,6 @@ def _notes(sweep: Sweep, order: Sequence[Setting]) -> list[str]:
                 "tried. A wider range may hold a better one."
             )
         best = order[0].mean(sweep.metric)
-        if best is not None and best.low is not None and best.high is not None:
-            means = [(group, group.mean(sweep.metric)) for group in order[1:]]
-            rivals = [group for group, mean in means if mean and best.low <= mean.mean <= best.high]
-            if rivals:
-                shown = ", ".join(words(group.values) for group in rivals[:3]) + (", …" if len(rivals) > 3 else "")
-                count = f"{len(rivals)} other setting" + ("s" if len(rivals) > 1 else "")
-                notes.append(f"{count} with a mean inside the interval of the best: {shown}.")
         if best is not None and best.n < len(order[0].rows):
             notes.append("No setting has a value of every seed; the mean of the best is that of its survivors.")
     elif sweep.members:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 CURVES = ("val/loss", "val/accuracy", "train/loss")
 MOST_RESPONSES, MOST_COLUMNS = 6, 8
 
+PAGE_WIDTH, LEAST_COLUMN = 125, 15
+"""Characters that fit beside each other on the widest page, and those that a column takes at least (see the style)."""
+
 ARM = "arm"
 """The key that tells the members of a study apart; their settings would make long names."""
 
@@ -108,6 +111,13 @@ def settings_table(sweep: Sweep) -> tuple[list[str], list[list[str]]] | None:
         return None
     rows = [[key, *values] for key, values in side_by_side(firsts) if key != SEED]
     return ["", *setting_names(sweep, firsts)], rows
+
+
+def is_narrow(table: tuple[list[str], list[list[str]]]) -> bool:
+    """Return whether a table of settings fits into a page; headings and keys are never broken, values are."""
+    headings, rows = table
+    first = max((len(row[0]) for row in rows), default=0)
+    return first + sum(max(len(heading) + 3, LEAST_COLUMN) for heading in headings[1:]) <= PAGE_WIDTH
 
 
 def _curve_caption(groups: Sequence[Sequence[Run]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,32 @@ def test_a_click_on_a_heading_sorts_the_table(browser: Chromium, pages: dict[str
         assert after[len(numbers) :] == [""] * (len(after) - len(numbers))  # what has no value stays below
         assert sorted(after) == sorted(before)
     assert browser.complaints == []
+
+
+def test_what_differs_never_needs_to_be_scrolled(browser: Chromium, tmp_path: Path) -> None:
+    """Side by side where it fits, else counted: whatever the number of settings and the length of their names."""
+    forms = set()
+    for lrs, decays in product((2, 3, 5, 8), (1, 2)):
+        members = [
+            {"optimizer.lr": 1e-5 * (i + 1), "optimizer.weight_decay": 1.23e-4 * j, "seed": seed}
+            for i, j, seed in product(range(lrs), range(decays), range(2))
+        ]
+        swept = ["optimizer.lr", "optimizer.weight_decay", "seed"]
+        browser.open(write(write_sweep(tmp_path / f"{lrs} {decays}", members, swept)))
+        box = 'document.querySelector("#config + .scroll")'
+        assert browser.evaluate(f"{box}.scrollWidth <= {box}.clientWidth"), (lrs, decays)
+        forms.add(browser.evaluate(f"{box}.firstChild.className"))
+    assert forms == {"columns", "pairs"}
+
+
+def test_a_table_that_scrolls_has_a_shadow_where_it_goes_on(browser: Chromium, pages: dict[str, Path]) -> None:
+    """What is behind the edge is dark, and the cover that hides the shadow moves with the table."""
+    browser.open(pages["sweep"], 390)
+    box = 'document.querySelector("#table + .scroll")'
+    assert browser.evaluate(f"{box}.scrollWidth > {box}.clientWidth")
+    attachments = browser.evaluate(f"getComputedStyle({box}).backgroundAttachment")
+    assert attachments == "local, local, scroll, scroll"
+    assert browser.evaluate(f"getComputedStyle({box}).backgroundImage").count("linear-gradient") == 4
 
 
 def test_a_page_can_be_printed(browser: Chromium, pages: dict[str, Path]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from optexp.commands.compare import letters, main
 from optexp.errors import BadInput
@@ -93,8 +94,59 @@ def test_many_runs_become_one_line_each(
     assert "val/loss" in columns
     assert [line.split()[:2] for line in table[1:4]] == [["A", "0.1"], ["B", "0.2"], ["C", "0.3"]]
     assert table[-1].split()[0] == "best"
-    assert lines[heading + 14].startswith("a wider terminal also shows:")
-    assert "train/accuracy" in lines[heading + 14]
+    below = lines[heading + 15 :]
+    assert "train/accuracy" in " ".join(below)
+    assert max(map(len, below)) <= width
+    assert any(line.split()[:1] == ["L"] for line in below)
+
+
+def test_a_pipe_has_lines_that_can_be_read(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(24):
+        make_run(Path(f"sweep/{number}"), lr=0.1 * (number + 1))
+    main(["sweep"])
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 120
+    for word in ("val/loss", "train/loss", "train/accuracy", "optimizer.lr"):
+        assert word in out  # nothing is left out
+
+
+def test_many_runs_are_averaged_over_their_seeds(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = {0.1: (0.1, 0.2, 0.4), 0.2: (0.3, 0.3, 0.6), 0.3: (0.01, 0.01, 0.01)}
+    for lr, values in losses.items():
+        for seed, loss in enumerate(values):
+            status = "diverged" if (lr, seed) == (0.3, 2) else "completed"
+            path = make_run(Path(f"sweep/{lr},{seed}"), status=status, lr=lr, seed=seed)
+            info = json.loads((path / "run.json").read_text())
+            (path / "run.json").write_text(json.dumps(info | {"metrics": {"val/loss": loss}}))
+    assert main(["sweep"]) == 0
+    out = capsys.readouterr().out
+    lines = {words[0]: words[1:] for line in out.splitlines() if (words := line.split())}
+    assert lines["optimizer.lr"] == ["0.1", "0.2", "0.3"]
+    assert "seed" not in lines
+    assert lines["seeds"] == ["3", "3", "3"]
+    assert lines["lost"] == ["0", "0", "1"]
+    means = [sum(values[:3]) / 3 for values in losses.values()]
+    half = stats.t.interval(0.95, 2, loc=means[0], scale=stats.sem(losses[0.1]))[1] - means[0]
+    assert lines["val/loss"][:3] == [f"{means[0]:.4f}", "±", f"{half:.4f}"]
+    assert lines["val/loss"][-2:] == ["0.0100", "A"]  # two survivors have no interval, and are not the best
+    assert "means over seeds" in out
+
+
+def test_few_runs_are_shown_one_by_one(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(6):
+        make_run(Path(f"sweep/{seed}"), seed=seed)
+    assert compare(capsys, "sweep")["seed"] == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_a_remark_is_no_setting(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, remark in (("a", "some words that are long"), ("b", "null")):
+        with (make_run(Path(name)) / "config.yaml").open("a") as file:
+            file.write(f"remark: {remark}\n")
+    lines = compare(capsys, "a", "b")
+    assert "remark" not in lines
+    assert lines["the"] == ["configs", "are", "the", "same"]
+    assert lines["remarks"] == []
+    assert lines["A"] == ["some", "words", "that", "are", "long"]
 
 
 def test_letters() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ def legend(figure: Figure) -> list[str]:
 
 def test_curves_show_the_recorded_numbers(make_run: MakeRun, tmp_path: Path, drawn: list[Figure]) -> None:
     runs = runs_of(make_run, tmp_path, {"lr": 0.1}, {"lr": 0.2})
-    curves(runs, tmp_path / "c.png", ["A", "B"])
+    curves([[run] for run in runs], tmp_path / "c.png", ["A", "B"])
     height, width = imread(tmp_path / "c.png").shape[:2]
     assert width > 1200
     assert height > 400
@@ -59,35 +60,98 @@ def test_curves_show_the_recorded_numbers(make_run: MakeRun, tmp_path: Path, dra
 
 
 def test_one_run_needs_no_names(make_run: MakeRun, tmp_path: Path, drawn: list[Figure]) -> None:
-    curves(runs_of(make_run, tmp_path, {}), tmp_path / "c.png")
+    curves([runs_of(make_run, tmp_path, {})], tmp_path / "c.png", ["A"])
     assert not drawn[0].legends
     texts = drawn[0].axes[0].get_legend().get_texts()
     assert [text.get_text() for text in texts] == ["training", "validation"]
 
 
 def test_divergence_is_a_cross_and_a_word(make_run: MakeRun, tmp_path: Path, drawn: list[Figure]) -> None:
-    curves(runs_of(make_run, tmp_path, {"lr": 0.1}, {"lr": 9.0, "status": "diverged"}), tmp_path / "c.png")
+    runs = runs_of(make_run, tmp_path, {"lr": 0.1}, {"lr": 9.0, "status": "diverged"})
+    curves([[run] for run in runs], tmp_path / "c.png", ["A", "B"])
     crosses = [line for line in drawn[0].axes[0].lines if line.get_marker() == "X"]
-    assert [list(cross.get_xdata()) for cross in crosses] == [[90]]  # the last step with a number
-    assert legend(drawn[0])[:2] == ["lr=0.1", "lr=9 (diverged at step 100)"]
+    assert [list(cross.get_xdata()) for cross in crosses] == [[90, 100]]  # from the last number to the step of nan
+    assert [list(cross.get_markevery()) for cross in crosses] == [[1]]
+    assert legend(drawn[0])[:2] == ["A  lr=0.1", "B  lr=9 (diverged at step\n    100)"]
 
 
 def test_an_explosion_does_not_flatten_the_other_runs(make_run: MakeRun, tmp_path: Path, drawn: list[Figure]) -> None:
     calm, wild = runs_of(make_run, tmp_path, {"lr": 0.1}, {"lr": 9.0, "status": "diverged"})
     with (wild.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 110, "epoch": 2, "time": 1, "train/loss": 1e30}\n')
-    curves([calm, wild], tmp_path / "c.png")
+    wild.info["last_step"] = 110
+    curves([[calm], [wild]], tmp_path / "c.png", ["A", "B"])
     axes = drawn[0].axes[0]
-    assert axes.get_ylim()[1] < 10
-    cross = next(line for line in axes.lines if line.get_marker() == "X")
-    assert 90 < cross.get_xdata()[0] < 110
-    assert cross.get_ydata()[0] == pytest.approx(axes.get_ylim()[1])
+    top = axes.get_ylim()[1]
+    assert top < 10
+    (exit_,) = [line for line in axes.lines if line.get_marker() == "^"]
+    assert 90 < exit_.get_xdata()[0] < 110
+    (cross,) = [line for line in axes.lines if line.get_marker() == "X"]
+    assert list(cross.get_ydata()) == pytest.approx([top, top])
+    assert cross.get_xdata()[1] == 111  # the numbers of step 110 are finite: those of the next were not
+    assert "▲ beyond: up to 1.00e+30" in [text.get_text() for text in axes.texts]
+
+
+def test_where_all_diverged_nothing_leaves_the_picture(make_run: MakeRun, tmp_path: Path, drawn: list[Figure]) -> None:
+    (wild,) = runs_of(make_run, tmp_path, {"lr": 9.0, "status": "diverged"})
+    rows = [{"step": 1, "time": 0, "train/loss": 2.3}, {"step": 8, "time": 1, "train/loss": 4.9e18}]
+    (wild.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    wild.info["last_step"] = 8
+    curves([[wild]], tmp_path / "c.png", ["A"])
+    axes = drawn[0].axes[0]
+    low, high = axes.get_ylim()
+    assert axes.get_yscale() == "log"
+    assert low < 2.3 < 4.9e18 < high
+    assert not axes.texts
+    (cross,) = [line for line in axes.lines if line.get_marker() == "X"]
+    assert list(cross.get_xdata()) == [8, 9]
+    assert list(cross.get_ydata()) == [4.9e18] * 2
+
+
+def test_a_run_that_recovers_is_never_cut(make_run: MakeRun, tmp_path: Path, drawn: list[Figure]) -> None:
+    (run,) = runs_of(make_run, tmp_path, {"lr": 20.0})
+    rows = [{"step": step, "time": 0, "train/loss": loss} for step, loss in enumerate((2.3, 8e6, 30.0))]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    curves([[run]], tmp_path / "c.png", ["A"])
+    assert drawn[0].axes[0].get_ylim()[1] > 8e6
+    assert drawn[0].axes[0].get_yscale() == "log"
+
+
+def test_seeds_become_a_mean(make_run: MakeRun, tmp_path: Path, drawn: list[Figure]) -> None:
+    runs = runs_of(make_run, tmp_path, *({"lr": lr, "seed": seed} for lr in (0.1, 0.2) for seed in range(4)))
+    curves([runs[:4], runs[4:]], tmp_path / "c.png", ["A", "B"])
+    loss = drawn[0].axes[0]
+    assert loss.get_title(loc="left") == "val/loss"
+    thick = [line for line in loss.lines if line.get_linewidth() > 1.5]
+    assert [list(line.get_ydata()) for line in thick] == [pytest.approx([0.3, 0.15])] * 2
+    assert len(loss.lines) == 8 + 2
+    assert legend(drawn[0]) == ["A  lr=0.1", "B  lr=0.2", "seed", "mean"]
+
+
+@pytest.mark.parametrize("number", [2, 7, 24, 36, 150])
+@pytest.mark.parametrize("remark", ["", " a remark of some words that would make a long line"])
+def test_the_legend_leaves_three_quarters_to_the_curves(
+    make_run: MakeRun, tmp_path: Path, drawn: list[Figure], number: int, remark: str
+) -> None:
+    decays = [{"lr": 0.1, "weight_decay": index / 1000, "note": f"{index}{remark}"} for index in range(number)]
+    runs = runs_of(make_run, tmp_path, *decays)
+    labels = [f"L{index}" for index in range(number)]
+    curves([[run] for run in runs], tmp_path / "c.png", labels)
+    figure = drawn[0]
+    box = figure.legends[0].get_window_extent()
+    width, height = figure.get_size_inches() * figure.dpi
+    assert box.width <= width / 4
+    assert box.height <= height
+    texts = legend(figure)
+    assert texts[-2:] == ["training", "validation"]
+    assert [text.split()[0] for text in texts[:7]] == labels[: min(7, number)] + texts[number:7]
+    assert ("43 more" in texts) == (number == 150)
 
 
 def test_runs_without_numbers_are_an_empty_picture(make_run: MakeRun, tmp_path: Path) -> None:
     run = runs_of(make_run, tmp_path, {})[0]
     (run.path / "metrics.jsonl").unlink()
-    curves([run], tmp_path / "c.png")
+    curves([[run]], tmp_path / "c.png", ["A"])
     assert (tmp_path / "c.png").stat().st_size > 0
 
 
@@ -107,12 +171,12 @@ def test_legend_says_what_differs_in_the_fewest_words(make_run: MakeRun, tmp_pat
 def test_a_grid_is_coloured_by_one_number_and_dashed_by_the_other(
     make_run: MakeRun, tmp_path: Path, drawn: list[Figure]
 ) -> None:
-    grid = [{"lr": lr, "weight_decay": decay} for lr in (0.1, 0.2, 0.3) for decay in (0.0, 0.1, 0.2)]
-    curves(runs_of(make_run, tmp_path, *grid), tmp_path / "c.png")
-    lines = drawn[0].legends[0].get_lines()[:9]
+    grid = [{"lr": lr, "weight_decay": decay} for lr in (0.1, 0.2, 0.3) for decay in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)]
+    curves([[run] for run in runs_of(make_run, tmp_path, *grid)], tmp_path / "c.png", list("ABCDEFGHIJKLMNOPQR"))
+    lines = drawn[0].legends[0].get_lines()[:18]
     assert len({line.get_color() for line in lines}) == 3
-    assert len({str(line._dash_pattern) for line in lines}) == 3
-    assert len({(line.get_color(), str(line._dash_pattern)) for line in lines}) == 9
+    assert len({str(line._dash_pattern) for line in lines}) == 6
+    assert len({(line.get_color(), str(line._dash_pattern)) for line in lines}) == 18
 
 
 def cells(figure: Figure) -> dict[tuple[float, float], str]:

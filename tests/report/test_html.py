@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,40 @@ def test_a_best_value_on_the_edge_of_the_range_is_noted(tmp_path: Path) -> None:
     assert "Settings, averaged" not in page.text
 
 
+def test_a_tie_stands_in_the_headline(tmp_path: Path) -> None:
+    members = [
+        {"optimizer.lr": lr, "seed": seed, "quality": quality}
+        for lr, quality in ((0.1, 1.0), (0.2, 1.0), (0.3, 1.0), (0.4, 1.0), (0.5, 1.0), (1.0, 0.1))
+        for seed in range(3)
+    ]
+    for member in members[3:15]:
+        member["seed"] = 2 - member["seed"]  # the same numbers in another order: ties, whatever the noise
+    page = Page(html.write_sweep(write_sweep(tmp_path / "sweep", members, ["optimizer.lr", "seed"])))
+    check(page)
+    tie = "(tied with lr=0.2, lr=0.3, lr=0.4 and 1 more, within the interval of the seeds)"
+    assert f"Best: lr=0.1 {tie}" in page.text
+    assert "close ranks mean nothing" not in page.text
+
+
+@pytest.mark.parametrize(("seeds", "word"), [(1, "one seed"), (2, "2 seeds")])
+def test_ranks_without_an_interval_are_not_oversold(tmp_path: Path, seeds: int, word: str) -> None:
+    members = [{"optimizer.lr": lr, "seed": seed, "quality": lr} for lr in (0.1, 0.2, 0.3) for seed in range(seeds)]
+    page = Page(html.write_sweep(write_sweep(tmp_path / "sweep", members, ["optimizer.lr", "seed"])))
+    assert f"With {word} for the best setting, close ranks mean nothing" in page.text
+    assert "tied" not in page.text
+
+
+@pytest.mark.parametrize(("decays", "is_counted"), [((0.0,), False), ((1e-4, 2e-4), True)])
+def test_settings_that_do_not_fit_beside_each_other_are_counted(
+    tmp_path: Path, decays: tuple[float, ...], is_counted: bool
+) -> None:
+    swept = ["optimizer.lr", "optimizer.weight_decay", "seed"]
+    members = [dict(zip(swept, values, strict=True)) for values in product((0.1, 0.2, 0.3), decays, (0, 1))]
+    page = Page(html.write_sweep(write_sweep(tmp_path / "sweep", members, swept)))
+    assert (f"optimizer.lr 0.1 ({2 * len(decays)} runs), 0.2 (" in page.text) == is_counted
+    assert ("optimizer.lr 0.1 0.2 0.3" in page.text) == (not is_counted)
+
+
 def test_words_can_be_swept(tmp_path: Path) -> None:
     members = [{"optimizer": name, "seed": seed} for name in ("sgd", "adamw") for seed in (0, 1)]
     page = Page(html.write_sweep(write_sweep(tmp_path / "sweep", members, ["optimizer", "seed"])))
@@ -198,7 +234,9 @@ def test_a_study(tmp_path: Path) -> None:
     assert places == sorted(places)
     assert "Does Exp1 train where Exp2 does not?" in page.text
     assert "claim C1, C3" in page.text
+    assert "Does Exp1 train where Exp2 does not? 2 of 4 answers supported, 1 refuted, 1 inconclusive." in page.text
     assert "supported : Exp1 trains and Exp2 does not" in page.text
+    assert "gradient share: optimizer SGD momentum 0.9, betas [0.9,0.99]; supported if" in page.text
     assert "refuted : Adam is faster than the repaired SGD" in page.text
     assert "0.790 accuracy, 98.33 % interval 0.700 to 0.880 (t, 4 seeds)" in page.text
     assert "supported if the whole interval lies above 0.2000" in page.text
@@ -226,6 +264,51 @@ def test_a_study_without_runs_and_one_that_was_interrupted(tmp_path: Path) -> No
     page = Page(html.write_study(path))
     check(page)
     assert "The study is interrupted" in page.text
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "sentence"),
+    [
+        ([], ""),
+        (["refuted"], "Refuted."),
+        (["supported"] * 3, "All 3 answers supported."),
+        (["inconclusive", "refuted", "inconclusive"], "1 of 3 answers refuted, 2 inconclusive."),
+    ],
+)
+def test_a_study_has_one_sentence_for_all_its_answers(tmp_path: Path, verdicts: list[str], sentence: str) -> None:
+    path = write_study(tmp_path / "study")
+    study = json.loads((path / "study.json").read_text())
+    answer = study["answers"]["trains"]
+    study["answers"] = {str(number): answer | {"verdict": verdict} for number, verdict in enumerate(verdicts)}
+    (path / "study.json").write_text(json.dumps(study))
+    assert f"Exp2 does not? {sentence}".strip() in Page(html.write_study(path)).text
+
+
+@pytest.mark.parametrize(("name", "is_turned"), [("a", False), ("a_name_of_some_length_", True)])
+def test_arms_that_do_not_fit_beside_each_other_are_lines(tmp_path: Path, name: str, is_turned: bool) -> None:
+    path = write_study(tmp_path / "study")
+    shutil.rmtree(path / "final")
+    arms = [{"arm": f"{name}{number}", "optimizer.lr": 0.1 * number, "seed": 0} for number in range(1, 7)]
+    write_sweep(path / "final", arms, ["arm", "seed"])
+    page = Page(html.write_study(path))
+    assert (f"optimizer.lr {name}1 0.1 {name}2 0.2" in page.text) == is_turned
+    assert ("optimizer.lr 0.1 0.2 0.3" in page.text) == (not is_turned)
+
+
+def test_main_effects_and_interactions_are_a_picture_and_a_table(tmp_path: Path) -> None:
+    path = write_study(tmp_path / "study")
+    study = json.loads((path / "study.json").read_text())
+    interval = {"estimate": 0.25, "low": 0.2, "high": 0.3, "level": 0.9833, "n": 4, "method": "t"}
+    study["effects"] = {
+        "accuracy": [
+            {"factors": ["lr"], "interval": interval, "per_seed": [0.2, 0.25, 0.25, 0.3]},
+            {"factors": ["lr", "dampening"], "interval": None, "per_seed": [None] * 4},
+        ]
+    }
+    (path / "study.json").write_text(json.dumps(study))
+    page = Page(html.write_study(path))
+    check(page)
+    assert "effect of accuracy interval lr 0.250 0.200 to 0.300 (98.33 %, 4 seeds) lr × dampening none" in page.text
 
 
 def poison(value: Any) -> Any:

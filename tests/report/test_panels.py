@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,7 +18,7 @@ from report_directories import write_run
 from scipy import stats
 
 from optexp.records.reading import Run, read_run
-from optexp.report.figures.effects import effect_figure, measure_figure
+from optexp.report.figures.effects import effect_figure, measure_figure, ranked_figure
 from optexp.report.figures.grid import heat_map_figure
 from optexp.report.figures.learning import points, thinned
 from optexp.report.figures.panels import mean_curve, quantity_panel, response_panel, run_panel, settings_panel
@@ -62,7 +64,7 @@ def test_a_diverged_seed_is_a_line_with_a_cross_and_no_part_of_the_mean(tmp_path
     thick = max(lines, key=lambda line: line.get_linewidth())
     last = [points(run, "val/loss")[-1][1] for run in runs[:2]]
     assert thick.get_ydata()[-1] == pytest.approx(sum(last) / 2)
-    assert [line.get_xdata()[-1] for line in lines if line.get_marker() == "X"] == [40]
+    assert [list(line.get_xdata()) for line in lines if line.get_marker() == "X"] == [[40, 60]]
     assert not figure.axes[0].collections  # two values have no interval
 
 
@@ -95,6 +97,25 @@ def test_quantities_over_several_decades_have_a_logarithmic_axis(tmp_path: Path)
     assert quantity_panel(run, ["optim/grad_norm"], "gradient norm").axes[0].get_yscale() == "log"
     both = quantity_panel(run, ["optim/lr", "optim/effective_lr"], "learning rate").axes[0]
     assert [text.get_text() for text in both.get_legend().get_texts()] == ["lr", "effective_lr"]
+
+
+def test_a_single_point_is_a_dot(tmp_path: Path) -> None:
+    (run,) = runs_of(tmp_path, 1)
+    row = {"step": 1, "time": 0, "train/loss": 2.3, "val/loss": 2.2, "optim/update_ratio": 40.0}
+    (run.path / "metrics.jsonl").write_text(json.dumps(row))
+    quantity = quantity_panel(run, ["optim/update_ratio"], "update")
+    for figure in (quantity, run_panel(run, "loss", {}), settings_panel([[run]], LOOKS, "val/loss")):
+        assert {line.get_marker() for line in figure.axes[0].lines} == {"o"}
+
+
+def test_a_quantity_that_leaves_its_axis_says_so(tmp_path: Path) -> None:
+    (run,) = runs_of(tmp_path, 1)
+    rates = [1.0, 0.5, 1e-17]  # what rounding makes of a schedule that ends in zero
+    rows = [{"step": step, "time": 0, "optim/lr": rate} for step, rate in enumerate(rates)]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    axes = quantity_panel(run, ["optim/lr"], "learning rate").axes[0]
+    assert axes.get_ylim()[0] > 1e-17
+    assert [text.get_text() for text in axes.texts] == ["▼ beyond: down to 1.00e-17"]
 
 
 def rows(**statuses: str) -> list[dict[str, Any]]:
@@ -168,6 +189,27 @@ def test_arms_show_their_seeds_and_what_has_no_value() -> None:
     means = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"]
     assert means == pytest.approx([7 / 3, 3.0])
     assert [text.get_text() for text in axes.texts] == ["1 without a value"]
+
+
+def test_arms_have_no_colours_which_mean_something_else_in_the_curves() -> None:
+    effects = [{"factors": ["a"], "per_seed": [1.0, 2.0], "interval": {"low": 0.0, "estimate": 1.5, "high": 3.0}}]
+    for figure in (measure_figure({"a": {"m": [1.0, 2.0, 4.0]}}, "m"), ranked_figure(effects, "m")):
+        assert not {line.get_color() for line in figure.axes[0].lines} & set(PALETTE)
+
+
+@pytest.mark.parametrize("values", [[0.0001, 0.0003, 0.0005, 0.004], [0.123456, 0.123457], [1e-9, 1.0], [12345.0, 1e5]])
+@pytest.mark.parametrize("arm", ["a", "a name that takes much room"])
+def test_ticks_never_touch(values: list[float], arm: str) -> None:
+    low, high = min(values), max(values)
+    interval = {"low": low, "estimate": (low + high) / 2, "high": high}
+    effects = [{"factors": [arm, arm], "per_seed": values, "interval": interval}]
+    figures = [measure_figure({arm: {"m": values}}, "m"), ranked_figure(effects, "m")]
+    figures.append(effect_figure(answer(interval=interval, per_seed=values, smallest=low)))
+    for figure in figures:
+        figure.draw_without_rendering()
+        boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels() if label.get_text()]
+        assert len(boxes) >= 1
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_a_figure_in_a_page_is_small_text_with_names_of_its_own() -> None:

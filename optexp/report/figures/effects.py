@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from optexp.report.figures.learning import label_decades
 from optexp.report.figures.scales import brief
-from optexp.report.figures.style import FAINT, INK, PALETTE, PAPER, new_figure
+from optexp.report.figures.style import FAINT, INK, PALETTE, PAPER, any_letter, new_figure
 from optexp.report.grouping import mean_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def effect_figure(answer: Mapping[str, Any]) -> Figure:
     """Draw an answer of a study: each seed's effect, the estimate in its interval, and the side that supports it."""
     with new_figure(4.6, 1.5) as figure:
         _draw_effect(figure.subplots(), answer)
+        space_ticks(figure)
     return figure
 
 
@@ -32,6 +34,7 @@ def effects_figure(answers: Sequence[Mapping[str, Any]]) -> Figure:
         for axes, answer in zip(figure.subplots(max(len(drawn), 1), 1, squeeze=False)[:, 0], drawn, strict=False):
             _draw_effect(axes, answer)
             axes.set_title(f"{answer['verdict']}: {answer['statement']}", loc="left", fontsize=9, wrap=True)
+        space_ticks(figure)
     return figure
 
 
@@ -76,13 +79,34 @@ def ranked_figure(effects: Sequence[Mapping[str, Any]], title: str) -> Figure:
         axes.locator_params(axis="x", nbins=6)
         for place, effect in enumerate(effects):
             seeds = [float(value) for value in effect["per_seed"] if value is not None and math.isfinite(value)]
-            axes.plot(seeds, [place] * len(seeds), "o", color=PALETTE[0], markersize=3.8, alpha=0.5)
+            _draw_seeds(axes, place, seeds)
             if (interval := effect["interval"]) is not None:
                 _draw_interval(axes, place, interval["low"], interval["estimate"], interval["high"])
-        axes.set(title=title, ylim=(len(effects) - 0.4, -0.6))
+        axes.set(title=title, ylim=(len(effects) - 0.4, -0.5))
         axes.set_yticks(range(len(effects)), [" × ".join(effect["factors"]) for effect in effects])
         axes.spines["left"].set_visible(False)
+        space_ticks(figure)
     return figure
+
+
+def space_ticks(figure: Figure) -> None:
+    """Keep every tick of the horizontal axes, or every second, or every third …, so that no two labels touch."""
+    with any_letter():
+        figure.draw_without_rendering()  # places everything
+    for axes in figure.axes:
+        left, right = sorted(axes.get_xlim())
+        ticks = [
+            (place, label)
+            for place, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+            if left <= place <= right and label.get_text()
+        ]
+        boxes = [label.get_window_extent() for _, label in ticks]
+        gap = boxes[0].height / 2 if boxes else 0.0
+        step = next(
+            step for step in range(1, len(ticks) + 2) if all(a.x1 + gap <= b.x0 for a, b in pairwise(boxes[::step]))
+        )
+        kept = ticks[::step]
+        axes.set_xticks([place for place, _ in kept], [label.get_text() for _, label in kept])
 
 
 def _is_near_zero(numbers: Sequence[float]) -> bool:
@@ -92,7 +116,7 @@ def _is_near_zero(numbers: Sequence[float]) -> bool:
 
 
 def measure_figure(measured: Mapping[str, Mapping[str, Sequence[float | None]]], measure: str) -> Figure:
-    """Draw one measure of all arms: each seed a dot, the mean a diamond in its 95 % t interval.
+    """Draw one measure of all arms: each seed a stroke, the mean a diamond in its 95 % t interval.
 
     `measured` is arm to measure to one value per seed; what has no value is counted at the arm's end of the line.
     """
@@ -109,7 +133,7 @@ def measure_figure(measured: Mapping[str, Mapping[str, Sequence[float | None]]],
         else:
             axes.locator_params(axis="x", nbins=6)
         for place, (arm, line) in enumerate(zip(arms, values, strict=True)):
-            axes.plot(line, [place] * len(line), "o", color=PALETTE[0], markersize=3.8, alpha=0.5)
+            _draw_seeds(axes, place, line)
             if line:
                 _draw_mean(axes, line, place)
             missing = len(measured[arm][measure]) - len(line)
@@ -118,9 +142,10 @@ def measure_figure(measured: Mapping[str, Mapping[str, Sequence[float | None]]],
                 axes.text(
                     1, place + 0.32, f"{missing} without a value", ha="right", va="center", size=8, transform=edge
                 )
-        axes.set(title=measure, ylim=(len(arms) - 0.4, -0.6))
+        axes.set(title=measure, ylim=(len(arms) - 0.4, -0.5))
         axes.set_yticks(range(len(arms)), [brief(arm) for arm in arms])
         axes.spines["left"].set_visible(False)
+        space_ticks(figure)
     return figure
 
 
@@ -132,7 +157,12 @@ def _draw_mean(axes: Axes, line: Sequence[float], place: float) -> None:
     _draw_interval(axes, place, low, mean.mean, mean.high)
 
 
+def _draw_seeds(axes: Axes, place: float, values: Sequence[float]) -> None:
+    axes.plot(values, [place + 0.28] * len(values), "|", color=FAINT, markersize=6, markeredgewidth=1.1)
+
+
 def _draw_interval(axes: Axes, place: float, low: float | None, mean: float, high: float | None) -> None:
+    """Draw a mean in its interval in ink: colours mean verdicts here, and arms in the curves of the same page."""
     if low is not None and high is not None:
-        axes.plot([low, high], [place, place], color=PALETTE[1], linewidth=2.4, alpha=0.6)
-    axes.plot(mean, place, "D", color=PALETTE[1], markersize=6, markeredgecolor=PAPER)
+        axes.plot([low, high], [place, place], color=INK, linewidth=2.4, alpha=0.5)
+    axes.plot(mean, place, "D", color=INK, markersize=6, markeredgecolor=PAPER)

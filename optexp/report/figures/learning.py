@@ -1,24 +1,21 @@
-"""Learning curves of runs: how lines look, what their legend says, and the picture that `optexp compare` writes."""
+"""Learning curves of runs: how lines look, what their legend says, and where an axis ends."""
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optexp.records.numbers import setting
+from optexp.records.numbers import measured, setting
 from optexp.records.reading import ABSENT, Run, differences
-from optexp.report.figures.style import FAINT, PALETTE, PAPER, new_figure, on_scale, save_png
+from optexp.report.figures.style import FAINT, PALETTE, PAPER, on_scale
 from optexp.report.grouping import SEED, is_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
 
-DASHES = ["-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5))]
+DASHES = ["-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (9, 3)), (0, (3, 1.2, 1, 1.2, 1, 1.2))]
 SPLITS = {"train": "training", "val": "validation"}
 THIN: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.6}
 THICK: dict[str, Any] = {"linewidth": 1.9, "solid_capstyle": "round"}
@@ -26,40 +23,18 @@ THICK: dict[str, Any] = {"linewidth": 1.9, "solid_capstyle": "round"}
 Points = Sequence[tuple[float, float]]
 
 
-def curves(runs: Sequence[Run], path: Path, labels: Sequence[str] | None = None) -> None:
-    """Draw loss and accuracy against the optimizer step: training thin, validation thick, one colour per run.
-
-    The legend says what differs between the runs, after their `labels` when given. A run that diverged ends in a
-    cross. Raises OSError when the file cannot be written.
-    """
-    names = [
-        name for name in ("loss", "accuracy") if any(points(run, f"{split}/{name}") for run in runs for split in SPLITS)
-    ]
-    several = len(runs) > 1
-    width = 3.9 * max(len(names), 1) + (2.4 if several else 0.2)
-    with new_figure(width, max(3.4, 0.2 * min(len(runs), 24) + 0.9)) as figure:
-        figure.suptitle(_common_title(runs), x=0.01, ha="left", color=FAINT, fontsize=9)
-        looks = looks_of(runs)
-        for axes, name in zip(figure.subplots(1, len(names) or 1, squeeze=False)[0], names, strict=False):
-            draw_runs(axes, runs, looks, name)
-        _add_legend(figure, runs, looks, labels)
-        save_png(figure, path)
-
-
 def draw_runs(axes: Axes, runs: Sequence[Run], looks: Sequence[Mapping[str, Any]], name: str) -> None:
     """Draw `loss` or `accuracy` of runs: training thin, validation thick, a cross where a run diverged."""
     lines = [[points(run, f"{split}/{name}") for split in SPLITS] for run in runs]
     for (training, validation), look in zip(lines, looks, strict=True):
         thin = THIN | ({"alpha": 0.25} if len(runs) > 6 else {})
-        axes.plot(*xy(thinned(training)), color=look["color"], **thin)
+        draw_line(axes, training, color=look["color"], **thin)
         dots: dict[str, Any] = {"marker": "o", "markersize": 3.2} if len(validation) <= 40 else {}
-        axes.plot(*xy(thinned(validation)), **look, **THICK, **dots)
-    diverged = [run.status == "diverged" for run in runs]
+        draw_line(axes, validation, **look, **THICK, **dots)
     if name == "loss":
-        scale_loss(axes, [training + validation for training, validation in lines], diverged)
-    for (training, validation), look, lost in zip(lines, looks, diverged, strict=True):
-        if lost:
-            draw_cross(axes, training or validation, look["color"])
+        scale_loss(axes, [training + validation for training, validation in lines], [run.status for run in runs])
+    for run, (training, validation), look in zip(runs, lines, looks, strict=True):
+        mark_end(axes, run, training or validation, look["color"])
     axes.set(title=name, xlabel="optimizer step")
     axes.set_xlim(left=0)
 
@@ -94,13 +69,6 @@ def _assignment(key: str, value: Any, keys: Iterable[str]) -> str:
     return f"{key if is_ambiguous else short}={setting(value)}"
 
 
-def _common_title(runs: Sequence[Run]) -> str:
-    """Return `resnet on digits`, with only the parts in which all runs agree."""
-    model, dataset = ({run.choice(group) for run in runs} for group in ("model", "dataset"))
-    parts = [choices.pop() if len(choices) == 1 else "" for choices in (model, dataset)]
-    return " on ".join(part for part in parts if part)
-
-
 # Lines ----------------------------------------------------------------------------------------------------------
 
 
@@ -127,33 +95,62 @@ def thinned(pairs: Points, most: int = 400) -> Points:
     return [pairs[index] for index in sorted(kept)]
 
 
-def draw_cross(axes: Axes, pairs: Points, colour: Any) -> None:
-    """Mark where the numbers of a diverged run end, or where they leave the picture."""
+def draw_line(axes: Axes, pairs: Points, most: int = 400, **style: Any) -> None:
+    """Draw a line through at most about `most` of the points; a single point, which makes no line, is a dot."""
+    dot: dict[str, Any] = {"marker": "o", "markersize": 3.2} if len(pairs) == 1 else {}
+    axes.plot(*xy(thinned(pairs, most)), **(dot | style))
+
+
+def diverged_at(run: Run) -> int:
+    """Return the step at which a diverged run ended: that of the row which says so, else the one after the last done.
+
+    What is not finite before an update is no row: the update was not applied, and the step does not count as done.
+    """
+    last = run.rows[-1] if run.rows else {"step": -1}
+    is_told = last["step"] >= run.last_step and not all(map(math.isfinite, last.values()))
+    return int(last["step"]) if is_told else run.last_step + 1
+
+
+def mark_end(axes: Axes, run: Run, pairs: Points, colour: Any) -> None:
+    """Mark with a cross the step at which a run diverged, and with a triangle where its line leaves the picture.
+
+    A dotted line leads to the cross from the last number that the picture holds.
+    """
+    if run.status != "diverged" or not pairs:
+        return
     top = axes.get_ylim()[1]
+    style: dict[str, Any] = {"color": colour, "markeredgecolor": PAPER, "markeredgewidth": 0.8, "clip_on": False}
     leaving = next((index for index, (_, value) in enumerate(pairs) if value > top), None)
+    here = pairs[-1]
     if leaving is not None:
-        position = axes.yaxis.get_transform().transform  # the line is straight on this scale
-        (x0, y0), (x1, y1) = pairs[max(leaving - 1, 0)], pairs[leaving]
-        share = float((position(top) - position(y0)) / (position(y1) - position(y0))) if leaving else 0.0
-        pairs = [(x0 + share * (x1 - x0), top)]
-    if pairs:
-        style: dict[str, Any] = {"marker": "X", "markersize": 8, "markeredgecolor": PAPER, "markeredgewidth": 0.8}
-        axes.plot(*xy(pairs[-1:]), color=colour, clip_on=False, zorder=5, **style)
+        exit_step = _crossing(axes, pairs[max(leaving - 1, 0)], pairs[leaving], top)
+        axes.plot(exit_step, top, "^", markersize=7, zorder=4, **style)
+        here = (exit_step, top) if here[1] > top else here
+    axes.plot([here[0], diverged_at(run)], [here[1]] * 2, ":X", markersize=8, markevery=[1], zorder=5, **style)
 
 
-def scale_loss(axes: Axes, lines: Sequence[Points], diverged: Sequence[bool]) -> None:
+def _crossing(axes: Axes, before: tuple[float, float], after: tuple[float, float], top: float) -> float:
+    """Return the step at which the line between two points, straight on the axis' scale, reaches `top`."""
+    place = axes.yaxis.get_transform().transform
+    if before[1] >= top:
+        return before[0]
+    share = float((place(top) - place(before[1])) / (place(after[1]) - place(before[1])))
+    return before[0] + share * (after[0] - before[0])
+
+
+def scale_loss(axes: Axes, lines: Sequence[Points], statuses: Sequence[str]) -> None:
     """Use a logarithmic axis when the losses span more than a decade, and keep explosions from flattening the rest.
 
-    `lines` are the losses of each run, `diverged` says which of the runs did.
+    `lines` are the losses of each run. What a diverged run reached beyond three times all that the others had leaves
+    the picture, which says so; where all diverged, nothing does.
     """
     losses = [[y for _, y in line] for line in lines]
     values = [value for line in losses for value in line]
     if not values:
         return
-    calm = [y for line, lost in zip(losses, diverged, strict=True) if not lost for y in line]
-    beginnings = [line[0] for line in losses if line]
+    calm = [y for line, status in zip(losses, statuses, strict=True) if status != "diverged" for y in line]
     low, high = min(values), max(values)
-    top = min(high, max([*calm, *(3 * y for y in beginnings)]), 30 * max(beginnings))
+    top = min(high, 3 * max([*calm, *(line[0] for line in losses if line)])) if calm else high
     if low > 0 and top / low > 10:
         axes.set_yscale("log")
         axes.set_ylim(low / 1.25, top * 1.25)
@@ -161,6 +158,17 @@ def scale_loss(axes: Axes, lines: Sequence[Points], diverged: Sequence[bool]) ->
     else:
         margin = 0.05 * (top - low) or 0.1
         axes.set_ylim(low - margin, top + margin)
+    say_what_is_beyond(axes, values)
+
+
+def say_what_is_beyond(axes: Axes, values: Sequence[float]) -> None:
+    """Write over the picture how far values go that its axis does not reach."""
+    low, high = axes.get_ylim()
+    texts = [f"▲ beyond: up to {measured(max(values))}"] if max(values) > high else []
+    texts += [f"▼ beyond: down to {measured(min(values))}"] if min(values) < low else []
+    if texts:
+        style: dict[str, Any] = {"ha": "right", "va": "bottom", "size": 8, "color": FAINT}
+        axes.text(1, 1.03, ", ".join(texts), transform=axes.transAxes, **style)
 
 
 def label_decades(axis: Axis) -> None:
@@ -197,22 +205,3 @@ def looks_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
         {"color": on_scale(position / max(max(positions), 1)), "linestyle": dashes[other]}
         for position, other in zip(positions, others, strict=True)
     ]
-
-
-def _add_legend(
-    figure: Figure, runs: Sequence[Run], looks: Sequence[Mapping[str, Any]], labels: Sequence[str] | None
-) -> None:
-    from matplotlib.lines import Line2D
-
-    how = [Line2D([], [], color=FAINT, label=SPLITS["train"], **THIN)]
-    how.append(Line2D([], [], color=FAINT, label=SPLITS["val"], **THICK))
-    if len(runs) == 1:
-        figure.axes[0].legend(handles=how, loc="best")
-        return
-    lines = []
-    for index, (run, text) in enumerate(zip(runs, legend_labels(runs), strict=True)):
-        label = f"{labels[index]}  {text}" if labels else text
-        label += f" (diverged at step {run.last_step})" if run.status == "diverged" else ""
-        label = "\n".join(textwrap.wrap(label, 46, subsequent_indent="    " if labels else "  "))
-        lines.append(Line2D([], [], label=label, **looks[index], **THICK))
-    figure.legend(handles=lines + how, loc="outside right upper", fontsize=8, ncols=1 + len(lines) // 24)

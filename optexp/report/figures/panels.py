@@ -11,12 +11,13 @@ from optexp.records.reading import Run
 from optexp.report.figures.learning import (
     THICK,
     Points,
-    draw_cross,
+    draw_line,
     draw_runs,
     label_decades,
+    mark_end,
     points,
+    say_what_is_beyond,
     scale_loss,
-    thinned,
     xy,
 )
 from optexp.report.figures.scales import brief, scale_of
@@ -58,13 +59,14 @@ def quantity_panel(run: Run, tags: Sequence[str], title: str) -> Figure:
         axes = figure.subplots()
         lines = [points(run, tag) for tag in tags]
         for line, tag, colour, dash in zip(lines, tags, PALETTE, ("-", "--", ":"), strict=False):
-            axes.plot(*xy(thinned(line)), color=colour, linestyle=dash, label=tag.partition("/")[2], linewidth=1.4)
+            draw_line(axes, line, color=colour, linestyle=dash, label=tag.partition("/")[2], linewidth=1.4)
         values = [y for line in lines for _, y in line if y > 0]
         if values and max(values) / min(values) > 10:
             axes.set_yscale("log")
-            low = max(min(values), max(values) / 1e8)  # a schedule that ends in zero must not flatten all before it
+            low = max(min(values), max(values) / 1e12)  # a schedule that ends in zero must not flatten all before it
             axes.set_ylim(low / 1.3, max(values) * 1.3)
             label_decades(axes.yaxis)
+            say_what_is_beyond(axes, [y for line in lines for _, y in line])
         axes.set(title=title, xlabel="optimizer step")
         axes.set_xlim(left=0)
         if len(tags) > 1:
@@ -86,41 +88,43 @@ def _draw_baselines(axes: Axes, baselines: Mapping[str, float]) -> None:
 
 
 def settings_panel(settings: Sequence[Sequence[Run]], looks: Sequence[Look], tag: str) -> Figure:
-    """Draw a metric of a sweep: one line per setting, the mean over its seeds, in a band that is its 95 % t interval.
+    """Draw a metric of a sweep as `draw_settings` does."""
+    with new_figure(*PANEL) as figure:
+        draw_settings(figure.subplots(), settings, looks, tag)
+    return figure
+
+
+def draw_settings(axes: Axes, settings: Sequence[Sequence[Run]], looks: Sequence[Look], tag: str) -> None:
+    """Draw one line per setting, the mean of a metric over its seeds, in a band that is its 95 % t interval.
 
     Each seed is a thin line below; the band needs three. A run that diverged or failed is not part of the mean and
     remains visible as its thin line, ending in a cross where it diverged.
     """
-    with new_figure(*PANEL) as figure:
-        axes = figure.subplots()
-        crowded = sum(map(len, settings)) > 24
-        most = max(40, min(240, 20_000 // sum(map(len, settings))))  # points of a line: pages stay small
-        lines = [[points(run, tag) for run in runs] for runs in settings]
-        for runs, seeds, look in zip(settings, lines, looks, strict=True):
-            whole = [line for run, line in zip(runs, seeds, strict=True) if run.status not in LOST]
-            faint: dict[str, Any] = {"color": look["color"], "linewidth": 0.6, "alpha": 0.3 if crowded else 0.5}
-            for line in seeds if len(runs) > 1 else ():
-                axes.plot(*xy(thinned(line, most)), **faint)
-            mean = mean_curve(whole)
-            band = [(step, m.low, m.high) for step, m in mean if m.low is not None and m.high is not None]
-            if band:
-                steps, low, high = zip(*band[:: math.ceil(len(band) / most)], strict=True)
-                axes.fill_between(steps, low, high, color=look["color"], alpha=0.1 if crowded else 0.18, linewidth=0)
-            line = [(step, m.mean) for step, m in mean] or (seeds[0] if len(runs) == 1 else [])
-            style = THICK if len(settings) <= 16 else THICK | {"linewidth": 1.1}
-            axes.plot(*xy(thinned(line, most)), **look, **style)
-        runs = [run for group in settings for run in group]
-        diverged = [run.status == "diverged" for run in runs]
-        if tag.endswith("loss"):
-            scale_loss(axes, [line for seeds in lines for line in seeds], diverged)
-        for group, seeds, look in zip(settings, lines, looks, strict=True):
-            for run, line in zip(group, seeds, strict=True):
-                if run.status == "diverged":
-                    draw_cross(axes, line, look["color"])
-        keep_shares(axes, tag)
-        axes.set(title=tag, xlabel="optimizer step")
-        axes.set_xlim(left=0)
-    return figure
+    runs = [run for group in settings for run in group]
+    crowded = len(runs) > 24
+    most = max(40, min(240, 20_000 // len(runs)))  # points of a line: pages stay small
+    lines = [[points(run, tag) for run in group] for group in settings]
+    for group, seeds, look in zip(settings, lines, looks, strict=True):
+        whole = [line for run, line in zip(group, seeds, strict=True) if run.status not in LOST]
+        faint: dict[str, Any] = {"color": look["color"], "linewidth": 0.6, "alpha": 0.3 if crowded else 0.5}
+        for line in seeds if len(group) > 1 else ():
+            draw_line(axes, line, most, **faint)
+        mean = mean_curve(whole)
+        band = [(step, m.low, m.high) for step, m in mean if m.low is not None and m.high is not None]
+        if band:
+            steps, low, high = zip(*band[:: math.ceil(len(band) / most)], strict=True)
+            axes.fill_between(steps, low, high, color=look["color"], alpha=0.1 if crowded else 0.18, linewidth=0)
+        line = [(step, m.mean) for step, m in mean] or (seeds[0] if len(group) == 1 else [])
+        style = THICK if len(settings) <= 16 else THICK | {"linewidth": 1.1}
+        draw_line(axes, line, most, **look, **style)
+    if tag.endswith("loss"):
+        scale_loss(axes, [line for seeds in lines for line in seeds], [run.status for run in runs])
+    for group, seeds, look in zip(settings, lines, looks, strict=True):
+        for run, line in zip(group, seeds, strict=True):
+            mark_end(axes, run, line, look["color"])
+    keep_shares(axes, tag)
+    axes.set(title=tag, xlabel="optimizer step")
+    axes.set_xlim(left=0)
 
 
 def keep_shares(axes: Axes, metric: str) -> None:
@@ -156,7 +160,7 @@ def response_panel(rows: Sequence[Row], key: str, metric: str, keys: Sequence[st
     with new_figure(*PANEL) as figure:
         axes = figure.subplots()
         if metric.endswith("loss"):
-            scale_loss(axes, [list(enumerate(finite_values(rows, metric)))], [False])
+            scale_loss(axes, [list(enumerate(finite_values(rows, metric)))], ["completed"])
         for family, colour in zip([Setting({}, list(rows))] if together else families, PALETTE, strict=False):
             dots = [(scale.place(row.get(key)), y) for row in family.rows for y in finite_values([row], metric)]
             axes.plot(*xy(dots), "o", color=FAINT if together else colour, markersize=3.5, alpha=0.55)

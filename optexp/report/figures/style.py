@@ -73,6 +73,14 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
+@contextmanager
+def any_letter() -> Iterator[None]:
+    """Let matplotlib lay out letters without a word that its own font lacks: a page has the reader's fonts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
+
+
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure to a PNG file; raises OSError."""
     from matplotlib import rc_context
@@ -126,8 +134,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
     from matplotlib import rc_context
 
     file = io.StringIO()
-    with rc_context({**STYLE, **IN_A_PAGE, "svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts are others
+    with rc_context({**STYLE, **IN_A_PAGE, "svg.hashsalt": name}), any_letter():
         for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
             patch.set_visible(False)
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
