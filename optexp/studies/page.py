@@ -18,7 +18,6 @@ from optexp.report.figures.effects import effects_figure
 from optexp.report.figures.style import save_png
 
 OPEN = {
-    "C11": "comes with the optimizer field",
     "C26": "waits for distributed training",
 }
 """Claims without a study, and why."""
@@ -119,7 +118,7 @@ def _section(study: Mapping[str, Any], picture: Path) -> str:
         f"{sum(counts.values())} runs ({stage}: {', '.join(f'{number} {status}' for status, number in counts.items())})"
         for stage, counts in study["runs"].items()
     ]
-    done = f"{', '.join(runs)}, {duration(study['seconds'])}" if runs else "closed forms only"
+    done = f"{', '.join(runs)}, {duration(study['seconds'])}" if runs else "no sweep: measured by a function"
     lines += [f"Limits: {study['limits']}", "", f"`optexp study={study['study']}`: {done}.", ""]
     return "\n".join(lines)
 

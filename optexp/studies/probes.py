@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from optexp.config.build import locate
 from optexp.errors import BadInput, listed, nearest
-from optexp.studies.range_test_probe import regret_of_range_test
+from optexp.studies.range_test_probe import regret_of_range_test, shift_of_steepest
 
 Settings = Mapping[str, Any]
 
@@ -266,6 +266,7 @@ PROBES: dict[str, Callable[..., Sequence[float]]] = {
         decay_under_noise,
         excess_on_tokens,
         regret_of_range_test,
+        shift_of_steepest,
     )
 }
 

@@ -1,4 +1,4 @@
-"""Claim C24 as a probe: is the range test's advice as good as what a sweep of the same cost finds?
+"""Claim C24 as probes: is the range test's advice as good as what a sweep of the same cost finds?
 
 Both get the same number of training steps on the same data, each on seeds of its own, and both answers are judged on
 further seeds and on the test split.
@@ -40,30 +40,54 @@ class Tuned:
     steepest: float
 
 
-def regret_of_range_test(words: Sequence[str], share: float, steps: int = 200) -> list[float]:
+def regret_of_range_test(words: Sequence[str], share: float, steps: int = 200, seed: int = 0) -> list[float]:
     """Return for each of 8 seeds by how much `share` × the steepest point falls behind the sweep's rate, in accuracy.
 
     `words` compose the run, trained `steps` steps at a constant learning rate and judged on the test split. The sweep
     trains each of `RATES` on two seeds; the range test has the standard 1000 steps from 1e-7 to 10, on as many seeds as
-    make the same number of steps. A run that diverges counts as one that guesses. Raises BadInput where `steps` makes
-    no whole number of seeds, and where the loss never falls.
+    make the same number of steps. A run that diverges counts as one that guesses. All of them are other seeds for
+    another `seed`. Raises BadInput where `steps` makes no whole number of seeds, and where the loss never falls.
     """
-    tuned = _tuned(tuple(words), steps)
-    by_sweep, advised = (_accuracies(tuple(words), rate, steps) for rate in (tuned.by_sweep, share * tuned.steepest))
+    tuned = _tuned(tuple(words), steps, seed)
+    by_sweep, advised = (
+        _accuracies(tuple(words), rate, steps, seed) for rate in (tuned.by_sweep, share * tuned.steepest)
+    )
     return [best - own for best, own in zip(by_sweep, advised, strict=True)]
 
 
+def shift_of_steepest(words: Sequence[str], few: int = 100, many: int = 1000, seed: int = 0) -> list[float]:
+    """Return for each of 8 seeds log10(steepest point of a test of `few` steps / that of one of `many` steps).
+
+    Raises BadInput where the loss does not fall on all of them.
+    """
+    run = _run(tuple(words))
+    points = []
+    for steps in (few, many):
+        sweep = Sweep(num_iter=steps)
+        curves, _ = run_curves(run, sweep, seeds_for(seed, "range test", SEEDS))
+        found = [one.rates.get("steepest") for one in advise(curves, sweep).seeds]
+        points.append([rate for rate in found if rate is not None])
+    if min(map(len, points)) < SEEDS:
+        raise BadInput(f"words={' '.join(words)}: the loss does not fall on every seed")
+    return [math.log10(one / other) for one, other in zip(*points, strict=True)]
+
+
 @cache
-def _tuned(words: _Words, steps: int) -> Tuned:
+def _run(words: _Words) -> Training:
     composed = Composer().compose(words)
-    run = template(composed.config, check(composed.config, composed.choices), composed.choices)
-    found = train_at(run, RATES, seeds_for(0, "sweep", TUNING_SEEDS), steps)
+    return template(composed.config, check(composed.config, composed.choices), composed.choices)
+
+
+@cache
+def _tuned(words: _Words, steps: int, seed: int) -> Tuned:
+    run = _run(words)
+    found = train_at(run, RATES, seeds_for(seed, "sweep", TUNING_SEEDS), steps)
     losses = [fmean(values["loss"] for values in of_rate) for of_rate in found]
     sweep = Sweep()
     number, rest = divmod(len(RATES) * TUNING_SEEDS * steps, sweep.num_iter)
     if rest or not number:
         raise BadInput(f"steps={steps}: a sweep of {len(RATES) * TUNING_SEEDS} runs is no multiple of {sweep.num_iter}")
-    curves, _ = run_curves(run, sweep, seeds_for(0, "range test", number))
+    curves, _ = run_curves(run, sweep, seeds_for(seed, "range test", number))
     advice = advise(curves, sweep)
     if "steepest" not in advice.means or not math.isfinite(min(losses)):
         raise BadInput(f"words={' '.join(words)}: the loss never falls")
@@ -71,8 +95,8 @@ def _tuned(words: _Words, steps: int) -> Tuned:
 
 
 @cache
-def _accuracies(words: _Words, rate: float, steps: int) -> list[float]:
+def _accuracies(words: _Words, rate: float, steps: int, seed: int) -> list[float]:
     """Return the test accuracy of each fresh seed at a learning rate."""
-    run = _tuned(words, steps).run
-    (found,) = train_at(run, [rate], seeds_for(0, "judged", SEEDS), steps, on_test=True)
+    run = _tuned(words, steps, seed).run
+    (found,) = train_at(run, [rate], seeds_for(seed, "judged", SEEDS), steps, on_test=True)
     return [values.get("accuracy", 1 / run.dataset.num_outputs) for values in found]

@@ -56,7 +56,7 @@ def range_test_figure(
         bottom, top = _limits([value for losses in smoothed for value in losses])
         axes.set_ylim(bottom, top)
         if window is not None:
-            label = f"use {_short(window[0])} to {_short(window[1])}\n(1/10 to 1/2 of the steepest)"
+            label = f"1/10 to 1/2 of the steepest:\n{_short(window[0])} to {_short(window[1])}"
             axes.axvspan(*window, color=WINDOW, alpha=0.16, linewidth=0, label=label)
         axes.plot(steepest, [bottom] * len(steepest), "|", color=PALETTE[1], markersize=11, markeredgewidth=1)
         for (name, rate), marker, colour in zip(suggestions.items(), MARKERS, PALETTE[1:], strict=False):
