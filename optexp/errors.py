@@ -16,6 +16,7 @@ class Exit(IntEnum):
     DIVERGED = 3
     MEMBERS_FAILED = 4
     STORAGE = 5
+    CHECKS_FAILED = 6
     SIGHUP = 129
     SIGINT = 130
     SIGTERM = 143

@@ -55,7 +55,8 @@ def print_help(verbs: Mapping[str, str], config_dir: str | None = None) -> None:
     _print_columns(FLAGS)
     print('\nTab completion: eval "$(optexp -sc install=bash)" (or zsh, fish)')
     print(
-        "Exit status: 0 done, 1 unexpected error, 2 bad input, 3 diverged, 4 members failed, 5 storage, 130 interrupted"
+        "Exit status: 0 done, 1 unexpected error, 2 bad input, 3 diverged, 4 members failed, 5 storage,\n"
+        "6 checks of an audit failed, 130 interrupted"
     )
 
 

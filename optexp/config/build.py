@@ -21,6 +21,8 @@ from optexp.config import values
 from optexp.errors import BadInput, listed, nearest
 
 TRUSTED = ("torch", "torchvision", "pytorch_optimizer", "bitsandbytes", "optexp")
+EXTRAS = ("bitsandbytes",)
+"""Packages among them that are installed on request only."""
 
 
 def trust(packages: Iterable[str]) -> None:
@@ -60,6 +62,8 @@ def _import(key: str, name: str, module_name: str) -> Any:
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         hint = f"; is '{missing}' installed?" if "." not in missing else ""
+        if missing in EXTRAS:
+            hint = f"; it is an optional extra: pip install 'optexp[{missing}]'"
         raise BadInput(f"{key}._target_={name}: no module named '{missing}'{hint}") from None
     except ImportError as error:
         raise BadInput(f"{key}._target_={name}: cannot be imported ({str(error).splitlines()[0]})") from None

@@ -90,7 +90,8 @@ def _task(task: dict[str, Any], overridden: list[str]) -> None:
     for key in overridden:
         group = key.split(".")[0]
         if group in GROUPS_OF_A_TRAINING and group not in reads:
-            raise BadInput(f"{key}: task={task['name']} does not use the group '{group}'; it reads {listed(reads) or "none"}")
+            read = listed(reads) or "none"
+            raise BadInput(f"{key}: task={task['name']} does not use the group '{group}'; it reads {read}")
 
 
 @functools.cache

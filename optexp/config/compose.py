@@ -273,7 +273,9 @@ class Composer:
         keys = [str(name) for name in node if name != "_target_"]
         choice = cfg.hydra.runtime.choices.get(parent)
         taker = f"{parent}={choice}" if choice else parent
-        return f"{key}={value}: {taker} takes no '{leaf}'{nearest(leaf, keys)}; it takes {listed(keys) or 'nothing'}"
+        adds = f"; +{key}={value} adds an argument" if str(node.get("_target_")).endswith(".by_name") else ""
+        takes = f"it takes {listed(keys) or 'nothing'}{adds}"
+        return f"{key}={value}: {taker} takes no '{leaf}'{nearest(leaf, keys)}; {takes}"
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
