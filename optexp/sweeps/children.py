@@ -1,7 +1,8 @@
 """Child processes forked from a warm parent: no import is repeated, and a child that dies takes nobody along.
 
 Only where forking is safe: on Linux, before this process has started threads or a GPU. Children form process groups
-of their own, so that Ctrl-C reaches them once, through the parent, which passes on every signal that it gets.
+of their own, so that Ctrl-C reaches them once, through the parent, which passes on every signal that it gets. What a
+child has started belongs to its group: it gets the same signals, and is ended when the child has ended.
 """
 
 from __future__ import annotations
@@ -56,13 +57,12 @@ class Children:
                 if self._while_waiting is not None and waiting == [] and self.received is None:
                     self._while_waiting()
                     self._while_waiting = None
-                for pipe in wait(list(self._running), timeout=1.0):
+                for pipe in wait(list(self._running), timeout=1.0) or self._held_by_others():
                     assert isinstance(pipe, Connection)
                     yield self._collected(pipe)
         finally:
             for _, process in self._running.values():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+                _signal_group(process, signal.SIGKILL)
 
     def _fork(self, index: int, work: Callable[[], Any]) -> None:
         # A signal waits until the child is known here and handles signals in its own way; else it would miss the child.
@@ -76,6 +76,8 @@ class Children:
             if process == 0:
                 receiver.close()
                 self._work(work, sender, parent, before)
+            with contextlib.suppress(ProcessLookupError):  # the child does it, too: who comes first is not known
+                os.setpgid(process, process)
             sender.close()
             self._running[receiver] = (index, process)
             if self.received is not None and process not in self._told:  # it came by another thread, which blocks none
@@ -112,13 +114,21 @@ class Children:
             finally:
                 os._exit(status)
 
+    def _held_by_others(self) -> list[Connection]:
+        """Return the silent pipes of children that are dead, which what they have forked still holds open."""
+        dead = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        running = self._running.items()
+        return [pipe for pipe, (_, process) in running if os.waitid(os.P_PID, process, dead) and not pipe.poll()]
+
     def _collected(self, pipe: Connection) -> tuple[int, Any]:
         index, process = self._running.pop(pipe)
         try:
-            answer = pipe.recv_bytes()
+            answer = pipe.recv_bytes() if pipe.poll() else None
         except (EOFError, OSError):  # it has died before or while it answered
             answer = None
         pipe.close()
+        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # until it is buried, its number stands for its group
+        _signal_group(process, signal.SIGKILL if answer is None else signal.SIGTERM)
         _, status = os.waitpid(process, 0)
         if answer is not None:
             return index, pickle.loads(answer)
@@ -132,8 +142,7 @@ class Children:
         for _, process in self._running.values():
             if process not in self._told:
                 self._told.add(process)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, number)
+                _signal_group(process, number)
 
     @contextlib.contextmanager
     def passing_on_signals(self) -> Iterator[None]:
@@ -155,6 +164,12 @@ class Children:
 def _listened() -> list[signal.Signals]:
     """Return the signals that end a sweep: not those this process was started to ignore, as SIGHUP under nohup."""
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _signal_group(process: int, number: int) -> None:
+    """Send a signal to a child and to all that it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process, number)
 
 
 def can_fork() -> bool:

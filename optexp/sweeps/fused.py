@@ -28,14 +28,13 @@ from optexp.errors import BadInput, StorageError
 from optexp.fuse import fuse, group_size, unfusable
 from optexp.recording import Job
 from optexp.records.console import say
-from optexp.records.provenance import config_hash
 from optexp.records.reading import read_run
-from optexp.records.run_directory import RUN_FILE, RunRecord
+from optexp.records.run_directory import RUN_FILE
 from optexp.run import execute, execute_together
 from optexp.sweeps.children import Children, Died, can_fork
 from optexp.sweeps.outcomes import Apart, Gone, gone_or_not, one_line
 from optexp.sweeps.plan import Entry, alike
-from optexp.sweeps.record import GOOD_ENDS, SweepRecord
+from optexp.sweeps.record import GOOD_ENDS, SweepRecord, record_failure
 from optexp.sweeps.summary import load_what_draws
 from optexp.tasks import check_composed, prepare
 from optexp.tasks.train import Train
@@ -306,18 +305,8 @@ class FusedLauncher:
         return outcome.reason
 
     def _fail(self, entry: Entry, reason: str) -> None:
-        """Record that a member failed, whether it has begun a record of its own or not. Raises StorageError."""
-        path, config = self.folder / entry.record.directory, entry.config
-        if self._has_begun(entry):
-            with contextlib.suppress(BadInput):  # into a record that cannot be read nothing can be entered either
-                RunRecord(path, read_run(path).info).finish("failed", reason)
-            return
-        try:
-            path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}") from error
-        info = {"seed": config["seed"], "overrides": entry.words, "config_hash": config_hash(config)}
-        RunRecord.create(path, config, self._command(entry), info).finish("failed", reason)
+        path = self.folder / entry.record.directory
+        record_failure(path, entry.config, self._command(entry), entry.words, reason)
 
     def _note(self, entries: Sequence[Entry]) -> None:
         """Enter into sweep.json how members stand, as their run directories tell it."""

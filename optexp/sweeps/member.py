@@ -7,6 +7,7 @@ import logging
 import shutil
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -14,10 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from optexp.config.compose import Composed, plain
 from optexp.errors import BadInput, Exit, StorageError
 from optexp.records.provenance import config_hash
-from optexp.records.run_directory import RUN_FILE, RunRecord
+from optexp.records.reading import read_run
+from optexp.records.run_directory import RUN_FILE
 from optexp.sweeps.ending import Ended
-from optexp.sweeps.record import SWEEP_FILE, SweepRecord, note_end
-from optexp.tasks import prepare
+from optexp.sweeps.record import SWEEP_FILE, SweepRecord, note_end, record_failure
+from optexp.tasks import check_composed, prepare
+
+if TYPE_CHECKING:
+    from optexp.run import Result
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +31,8 @@ def run_member(cfg: DictConfig) -> float:
     """Run the task of a composed member in its output directory; return the value a sweeper minimizes.
 
     That is the best val/loss, infinite when the member diverged or failed: both are results and not exceptions, so
-    that no launcher or sweeper gives up the other members. Only an interruption ends the sweep.
+    that no launcher or sweeper gives up the other members. Only an interruption ends the sweep. A member whose process
+    was lost goes on from its last checkpoint when it is called again.
     """
     hydra = HydraConfig.get()
     path = Path(hydra.runtime.output_dir)
@@ -38,7 +44,7 @@ def run_member(cfg: DictConfig) -> float:
     sweep = Path(hydra.sweep.dir)
     _end_without(sweep, path)
     try:
-        result = prepare(composed).run(path, command, overrides, member=title)
+        result = _run(composed, path, command, title)
     except Ended:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's may do anything; the other members must go on
@@ -48,9 +54,7 @@ def run_member(cfg: DictConfig) -> float:
             reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             log.error("the member could not be started\n%s", traceback.format_exc())
         if path.is_dir() and not (path / RUN_FILE).exists():
-            info = {"seed": composed.config["seed"], "overrides": overrides}
-            info["config_hash"] = config_hash(composed.config)
-            RunRecord.create(path, composed.config, command, info).finish("failed", reason)
+            record_failure(path, composed.config, command, overrides, reason)
         note_end(path, "failed", reason)
         print(f"{title}  failed  {reason}", flush=True)
         return float("inf")
@@ -58,6 +62,18 @@ def run_member(cfg: DictConfig) -> float:
     if result.status == "interrupted":
         raise SystemExit(result.exit_status)
     return result.objective
+
+
+def _run(composed: Composed, path: Path, command: list[str], title: str) -> Result:
+    if composed.config["task"]["name"] == "train" and (path / RUN_FILE).exists():
+        begun = read_run(path)
+        if begun.status == "interrupted" and begun.info.get("config_hash") == config_hash(composed.config):
+            from optexp.assemble import assemble  # torch is needed from here on
+            from optexp.run import execute
+
+            training = assemble(composed.config, check_composed(composed), composed.choices, resuming=True)
+            return execute(training, path, command, composed.overrides, title, resume=True)
+    return prepare(composed).run(path, command, composed.overrides, member=title)
 
 
 def _end_without(sweep: Path, path: Path) -> None:

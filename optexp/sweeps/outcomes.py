@@ -24,6 +24,14 @@ class Gone:
     directories: list[str]
 
 
+@dataclass(frozen=True)
+class Raised:
+    """The answer of one of Hydra's launchers that has raised something: in a line, and in full."""
+
+    reason: str
+    traceback: str
+
+
 def one_line(error: BaseException) -> str:
     """Return what an error says, with its type unless the text was written for people."""
     text = (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from optexp.config.resolvers import member_slug
 from optexp.errors import BadInput, StorageError
 from optexp.records.console import relative
 from optexp.records.files import reason, rewrite
-from optexp.records.run_directory import RUN_FILE, SWEEP_FILE
+from optexp.records.provenance import config_hash
+from optexp.records.reading import read_run
+from optexp.records.run_directory import RUN_FILE, SWEEP_FILE, RunRecord
 
 GOOD_ENDS = ("completed", "early_stopped", "diverged")
 """How members end that need no further training: one that diverged has told what it had to tell."""
@@ -98,6 +101,25 @@ def note_end(member: Path, status: str, reason: str | None) -> None:
         return
     finally:
         os.close(folder)
+
+
+def record_failure(
+    member: Path, config: Mapping[str, Any], command: Sequence[str], overrides: Sequence[str], reason: str
+) -> None:
+    """Record in a member's directory that it failed, whether it has begun a record of its own or not.
+
+    Raises StorageError.
+    """
+    if (member / RUN_FILE).exists():
+        with contextlib.suppress(BadInput):  # into a record that cannot be read nothing can be entered either
+            RunRecord(member, read_run(member).info).finish("failed", reason)
+        return
+    try:
+        member.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{member}: {error.strerror}") from error
+    info = {"seed": config["seed"], "overrides": list(overrides), "config_hash": config_hash(config)}
+    RunRecord.create(member, config, command, info).finish("failed", reason)
 
 
 def member_directory(number: int, overrides: Sequence[str], swept: Sequence[str]) -> str:

@@ -98,14 +98,19 @@ def _print_means(rows: Sequence[dict[str, Any]], swept: Sequence[str]) -> None:
     metric = "best val/loss"
     order = ranked(by_setting(rows, swept), metric)
     if SEED in swept and any(len(group.rows) > 1 for group in order):
-        print("\nmeans over seeds, ± half of the 95 % interval")
-        shown = [name for name in ("val/accuracy", metric) if any(name in row for row in rows)]
+        print(f"\nmeans over seeds, ± half of the 95 % interval; ranked by {metric}, the lowest first (↓)")
+        shown = [name for name in (metric, "val/accuracy") if any(name in row for row in rows)]
         keys = [key for key in swept if key != SEED]
         lines = [averaged(group.rows, swept, shown)[0] for group in order]
-        numbers = [Column(name, text=measured, numeric=True) for tag in shown for name in (tag, f"{tag} ±")]
-        columns = [*(Column(key, key.removeprefix("optimizer."), numeric=True) for key in keys)]
-        columns += [Column("seeds", numeric=True), Column("lost", numeric=True)]
-        print_table(lines, [*columns, *(column for column in numbers if any(column.key in line for line in lines))])
+        titles = {metric: f"{metric} ↓"} | {f"{tag} ±": "±" for tag in shown}
+        numbers = [
+            Column(name, titles.get(name, ""), text=measured, numeric=True)
+            for tag in shown
+            for name in (tag, f"{tag} ±")
+            if any(name in line for line in lines)
+        ]
+        columns = [Column(key, key.removeprefix("optimizer."), numeric=True) for key in keys]
+        print_table(lines, [*columns, *numbers, Column("seeds", numeric=True), Column("lost", numeric=True)])
     for key, value, side in edges(order[0], rows) if order else ():
         print(f"\nthe best value lies on the edge: {key}={setting(value)} is the {side} that was tried")
 

@@ -90,7 +90,8 @@ class Audit:
                 say(f"does not apply: {listed(names)} ({why})")
             say("every check with its numbers: result.json; as a table: checks.csv")
         metrics = {f"audit/{key}": float(value) for key, value in _counts(checks).items()}
-        return Found(metrics, self._result(checks), float(len(failures)), int(Exit.CHECKS_FAILED if failures else Exit.DONE))
+        status = Exit.CHECKS_FAILED if failures else Exit.DONE
+        return Found(metrics, self._result(checks), float(len(failures)), int(status))
 
     def _result(self, checks: Sequence[Check]) -> dict[str, Any]:
         published = self.subject.published

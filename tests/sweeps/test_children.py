@@ -160,6 +160,41 @@ def test_hanging_up_is_ignored_under_nohup() -> None:
     assert (found, children.received) == ({0: signal.SIG_IGN}, None)
 
 
+def leave_a_helper(file: Path, end: Callable[[], None]) -> None:
+    """Start a process that would last, and holds what is open here."""
+    helper = os.fork()
+    if helper == 0:
+        while True:
+            time.sleep(60)
+    file.write_text(str(helper))
+    end()
+
+
+def is_gone(process: int) -> bool:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":  # nobody buries it
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome"),
+    [
+        (partial(os._exit, 0), Died("the process ended with exit status 0", killed=False)),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), Died("the process was ended by SIGKILL", killed=True)),
+        (lambda: None, None),
+    ],
+)
+def test_what_a_child_has_started_ends_with_it(tmp_path: Path, end: Callable[[], None], outcome: Died | None) -> None:
+    assert results([partial(leave_a_helper, tmp_path / "helper", end)]) == {0: outcome}
+    assert is_gone(int((tmp_path / "helper").read_text()))
+
+
 @pytest.mark.parametrize("then", [0, "raise"])
 def test_what_is_still_to_be_written_is_written_before_the_child_ends(tmp_path: Path, then: Any) -> None:
     def work() -> None:

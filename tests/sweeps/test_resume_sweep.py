@@ -91,10 +91,16 @@ def test_a_killed_member_fails_alone_and_is_finished_later(tmp_path: Path) -> No
     [file] = (tmp_path / "sweep").glob("4-*/run.json")
     os.kill(json.loads(file.read_text())["process"]["pid"], signal.SIGKILL)
     assert process.wait(120) == 4
-    assert [member["status"] for member in record(tmp_path)["members"]].count("completed") == 8
-    assert record(tmp_path)["members"][4]["status"] == "failed"
+    members = record(tmp_path)["members"]
+    assert [member["status"] for member in members].count("completed") == 8
+    assert (members[4]["status"], members[4]["reason"]) == ("failed", "the process was ended by SIGKILL")
     assert (tmp_path / "sweep" / "report.html").exists()
+    untouched = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("[!4]-*/**/*") if path.is_file()}
     ended = here(tmp_path, "resume", "sweep")
     assert (ended.status, ended.err) == (0, "")
     assert [member["status"] for member in record(tmp_path)["members"]] == ["completed"] * 9
+    assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
+    assert sum(path.name == "run.json" for path in untouched) == 8
+    for member, again in zip(members, record(tmp_path)["members"], strict=True):
+        assert {key: member[key] for key in ("number", "directory", "swept")}.items() <= again.items()
     assert read_run(file.parent).last_step == 1500

@@ -122,6 +122,29 @@ def test_a_heat_map_is_drawn_for_two_numbers(
     assert ("heat_map.png" in capsys.readouterr().out) is drawn
 
 
+def test_the_metric_of_the_rank_is_the_first_of_the_means_and_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = swept(LR, SEED, values={LR: [0.1, 0.2], SEED: [1, 2, 3]})
+    for member, value in zip(record.members, (0.4, 0.5, 0.6, 0.1, 0.2, 0.3), strict=True):
+        member.status, member.metrics = "completed", {"val/loss": value, "val/accuracy": 1 - value}
+        member.best = {"metric": "val/loss", "value": value, "step": 3}
+    summarized(tmp_path, record)
+    lines = capsys.readouterr().out.partition("means over seeds")[2].splitlines()
+    assert "ranked by best val/loss, the lowest first (↓)" in lines[0]
+    headings = [word for word in lines[1].split("  ") if word]
+    assert [heading.strip() for heading in headings] == [
+        "lr",
+        "best val/loss ↓",
+        "±",
+        "val/accuracy",
+        "±",
+        "seeds",
+        "lost",
+    ]
+    assert [line.split()[:2] for line in lines[2:4]] == [["0.2", "0.2000"], ["0.1", "0.5000"]]
+
+
 def test_a_sweep_without_results_is_summarized_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summarized(tmp_path, swept(LR, SEED, values={LR: [0.1, 0.2], SEED: [1, 2]}))
     assert "4 not started" in capsys.readouterr().out
