@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,30 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from scheduling import BASE_LR, STEPS_PER_EPOCH, TOTAL, Torch, close, our_values, torch_values
 from torch.optim import lr_scheduler
 
 from optexp import schedules
 from optexp.errors import BadInput
-from optexp.schedules import Constant, Cosine, CosineWarmRestarts, Linear, Plateau, Schedule, Step
+from optexp.schedules import (
+    Constant,
+    Cosine,
+    CosineWarmRestarts,
+    Exponential,
+    InverseSqrt,
+    Linear,
+    MultiStep,
+    OneCycle,
+    Plateau,
+    Polynomial,
+    Schedule,
+    Step,
+    WarmupStableDecay,
+)
 
-BASE_LR = 0.3
-TOTAL = 60
-STEPS_PER_EPOCH = 7.5  # a batch may straddle two epochs: epochs of 8, 7, 8, 7, ... steps
 ETA_MIN = 0.01
 CONFIGS = Path(__file__).parents[1] / "conf" / "schedule"
 
-Torch = Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]
 # Our class, its arguments, and the same in torch.
 CASES: dict[str, tuple[Callable[..., Schedule], dict[str, Any], Torch]] = {
     "constant": (Constant, {}, lambda o: lr_scheduler.ConstantLR(o, factor=1.0)),
@@ -48,33 +58,23 @@ CASES: dict[str, tuple[Callable[..., Schedule], dict[str, Any], Torch]] = {
         {"total_iters": 5, "start_factor": 0.25, "end_factor": 1.0},
         lambda o: lr_scheduler.LinearLR(o, 0.25, 1.0, 5),
     ),
+    "multi_step": (
+        MultiStep,
+        {"milestones": [2, 5, 6, 300], "gamma": 0.3},
+        lambda o: lr_scheduler.MultiStepLR(o, [2, 5, 6, 300], 0.3),
+    ),
+    "exponential": (Exponential, {"gamma": 0.9}, lambda o: lr_scheduler.ExponentialLR(o, 0.9)),
+    "polynomial": (
+        Polynomial,
+        {"total_iters": 40, "power": 2.5},
+        lambda o: lr_scheduler.PolynomialLR(o, 40, 2.5),
+    ),
+    "polynomial_root": (
+        Polynomial,
+        {"total_iters": 6, "power": 0.5},
+        lambda o: lr_scheduler.PolynomialLR(o, 6, 0.5),
+    ),
 }
-
-
-def torch_values(make: Torch, steps: int, warmup: int = 0) -> list[float]:
-    """Return the learning rates that torch's scheduler gives `steps` steps, behind LinearLR when there is a warm-up."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=BASE_LR)
-    scheduler = make(optimizer)
-    if warmup:
-        ramp = lr_scheduler.LinearLR(optimizer, 1 / warmup, 1.0, max(1, warmup - 1))
-        scheduler = lr_scheduler.SequentialLR(optimizer, [ramp, scheduler], [warmup])
-    values = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own use of a deprecated argument in SequentialLR
-        for _ in range(steps):
-            values.append(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            scheduler.step()
-    return values
-
-
-def our_values(schedule: Schedule, steps: int, total: int = TOTAL) -> list[float]:
-    bound = schedule.bind(total, STEPS_PER_EPOCH)
-    return [bound.lr(step, BASE_LR) for step in range(steps)]
-
-
-def close(values: list[float]) -> object:
-    return pytest.approx(values, rel=1e-9, abs=1e-12)  # torch's recurrences round at each step
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 2, 9])
@@ -128,6 +128,8 @@ def test_null_means_the_rest_of_the_run(warmup: int) -> None:
     linear = torch_values(lambda o: lr_scheduler.LinearLR(o, 1.0, 0.0, rest), TOTAL + 1, warmup)
     assert our_values(Cosine(warmup_steps=warmup), TOTAL + 1) == close(cosine)
     assert our_values(Linear(warmup_steps=warmup), TOTAL + 1) == close(linear)
+    polynomial = torch_values(lambda o: lr_scheduler.PolynomialLR(o, rest, 2.0), TOTAL + 1, warmup)
+    assert our_values(Polynomial(power=2.0, warmup_steps=warmup), TOTAL + 1) == close(polynomial)
     assert our_values(Linear(warmup_steps=warmup), TOTAL + 1)[-1] == 0
 
 
@@ -239,6 +241,30 @@ def test_plateau_with_warmup() -> None:
         (lambda: Plateau(cooldown=-1), "cooldown"),
         (lambda: Plateau(min_lr=-1.0), "min_lr"),
         (lambda: Plateau(eps=math.nan), "eps"),
+        (lambda: MultiStep(milestones=[]), "milestones"),
+        (lambda: MultiStep(milestones=[0, 3]), "milestones"),
+        (lambda: MultiStep(milestones=[3, 3]), "milestones"),
+        (lambda: MultiStep(milestones=[5, 3]), "milestones"),
+        (lambda: MultiStep(milestones=[5], gamma=0.0), "gamma"),
+        (lambda: Exponential(gamma=0.0), "gamma"),
+        (lambda: Exponential(gamma=math.nan), "gamma"),
+        (lambda: Polynomial(total_iters=0), "total_iters"),
+        (lambda: Polynomial(power=0.0), "power"),
+        (lambda: OneCycle(total_steps=0), "total_steps"),
+        (lambda: OneCycle(pct_start=1.2), "pct_start"),
+        (lambda: OneCycle(pct_start=0.6, three_phase=True), "pct_start"),
+        (lambda: OneCycle(anneal_strategy="cosine"), "anneal_strategy"),  # type: ignore[arg-type]
+        (lambda: OneCycle(div_factor=0.5), "div_factor"),
+        (lambda: OneCycle(final_div_factor=math.inf), "final_div_factor"),
+        (lambda: InverseSqrt(timescale=0), "timescale"),
+        (lambda: WarmupStableDecay(decay_steps=-1), "decay_steps"),
+        (lambda: WarmupStableDecay(decay_fraction=1.5), "decay_fraction"),
+        (lambda: WarmupStableDecay(decay_steps=5, decay_fraction=0.1), "decay_fraction"),
+        (lambda: WarmupStableDecay(decay_type="sqrt"), "decay_type"),  # type: ignore[arg-type]
+        (lambda: WarmupStableDecay(end_factor=2.0), "end_factor"),
+        (lambda: WarmupStableDecay(decay_type="exponential"), "end_factor"),
+        (lambda: WarmupStableDecay(decay_steps=TOTAL + 1).bind(TOTAL, STEPS_PER_EPOCH), "decay_steps"),
+        (lambda: WarmupStableDecay(warmup_fraction=0.9).bind(TOTAL, STEPS_PER_EPOCH), "decay_fraction"),
         (lambda: Constant(warmup_steps=-1), "warmup_steps"),
         (lambda: Constant(warmup_fraction=1.1), "warmup_fraction"),
         (lambda: Constant(warmup_steps=5, warmup_fraction=0.1), "warmup_fraction"),
@@ -259,5 +285,7 @@ def test_the_config_group_offers_every_argument(path: Path) -> None:
     assert text.startswith("# ")
     assert set(node) == {field.name for field in dataclasses.fields(target)}
     values = our_values(target(**node), TOTAL)
-    assert values[0] == BASE_LR
-    assert values == sorted(values, reverse=True)
+    peak = values.index(max(values))
+    assert max(values) == pytest.approx(BASE_LR)
+    assert values[peak:] == sorted(values[peak:], reverse=True)
+    assert peak == (17 if path.stem == "one_cycle" else 0)
