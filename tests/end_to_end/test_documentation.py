@@ -71,7 +71,7 @@ def test_every_choice_is_in_the_table_of_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "choice", "name"), [("README.md", "nadam", "NAdam"), ("CONTRIBUTING.md", "nadam", "NAdam")]
+    ("page", "choice", "name"), [("README.md", "ademamix", "AdEMAMix"), ("CONTRIBUTING.md", "ademamix", "AdEMAMix")]
 )
 def test_the_optimizer_file_shown_works_as_it_is(tmp_path: Path, page: str, choice: str, name: str) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", PAGES[page], re.DOTALL)
