@@ -7,7 +7,6 @@ so that a run directory is made only for a run that can start.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,8 +33,14 @@ from optexp.engine.runtime import Precision, choose_device
 from optexp.engine.single import SingleRun
 from optexp.errors import BadInput, listed
 from optexp.instruments.flops import counted_flops
+from optexp.optimizers import collection, demands
 from optexp.optimizers.build import build_optimizer
+from optexp.optimizers.notes import optimizer_notes
 from optexp.schedules import BoundSchedule, Plateau, Schedule
+
+BY_NAME = f"{collection.by_name.__module__}.{collection.by_name.__name__}"
+BESIDE: dict[str, list[str]] = {"dataset": ["batch_size"], "model": [], "schedule": []}
+"""Keys of a group that are not meant for its target."""
 
 
 @dataclass
@@ -125,7 +130,7 @@ def assemble(
     model_facts = _facts(model, dataset)
     notes = [] if resuming else _initial_weights(model, engine)
     _place(model, engine, dataset, device, precision)
-    optimizer = _optimizer(config, targets["optimizer"], model, engine)
+    optimizer = _optimizer(config, targets["optimizer"], model, engine, dataset, device)
     batches = TrainBatches(dataset, batch_size, config["seed"], device)
     plan = Plan(
         total_steps=total_steps(engine, batches.steps_per_epoch),
@@ -151,7 +156,7 @@ def assemble(
         plan,
         EvalBatches(dataset, dataset.val, device, evaluation_batch(dataset, batch_size)),
         model_facts,
-        [note for note in (*notes, _decay_note(optimizer)) if note],
+        [*notes, *optimizer_notes(optimizer, engine.clip_norm, plan.steps_per_epoch == 1)],
     )
 
 
@@ -172,7 +177,7 @@ def sibling(
         model = _model(config, targets["model"], first.dataset)
         notes = _initial_weights(model, engine)
         _place(model, engine, first.dataset, first.device, first.precision)
-    optimizer = _optimizer(config, targets["optimizer"], model, engine)
+    optimizer = _optimizer(config, targets["optimizer"], model, engine, first.dataset, first.device)
     return dataclasses.replace(
         first,
         config=_with_absolute_paths(config),
@@ -183,7 +188,7 @@ def sibling(
         optimizer=optimizer,
         base_lr=float(optimizer.param_groups[0]["lr"]),
         schedule=_schedule(config, targets["schedule"], first.plan, first.dataset, engine),
-        notes=[note for note in (*notes, _decay_note(optimizer)) if note],
+        notes=[*notes, *optimizer_notes(optimizer, engine.clip_norm, first.plan.steps_per_epoch == 1)],
     )
 
 
@@ -195,10 +200,12 @@ def _targets(config: dict[str, Any], choices: Mapping[str, str | None]) -> dict[
         group: build.locate(group, config[group].get("_target_"), config["trust"])
         for group in ("model", "dataset", "optimizer", "schedule")
     }
+    if targets["optimizer"] is collection.by_name:
+        targets["optimizer"] = collection.named(str(config["optimizer"].get("name")))
     _check_kinds(config, targets)
     supplied = {"optimizer": ["params"], "model": ["input_shape", "num_outputs", "context_length"]}
     for group, target in targets.items():
-        given = build.arguments(config[group], leave_out=["batch_size"] if group == "dataset" else [])
+        given = _optimizer_arguments(config) if group == "optimizer" else build.arguments(config[group], BESIDE[group])
         build.check_arguments(group, target, given, supplied.get(group, []), origin)
     return targets
 
@@ -209,10 +216,24 @@ def _place(model: nn.Module, engine: Engine, dataset: Dataset, device: torch.dev
     model.to(device, precision.parameter_dtype)
 
 
-def _optimizer(config: dict[str, Any], target: Callable[..., Any], model: nn.Module, engine: Engine) -> Optimizer:
-    optimizer = build_optimizer(target, build.arguments(config["optimizer"]), model, engine.decay_norm_and_bias)
-    _check_optimizer(optimizer)
+def _optimizer(
+    config: dict[str, Any],
+    target: Callable[..., Any],
+    model: nn.Module,
+    engine: Engine,
+    dataset: Dataset,
+    device: torch.device,
+) -> Optimizer:
+    given, every = _optimizer_arguments(config), engine.decay_norm_and_bias
+    optimizer = build_optimizer(target, given, model, every, dataset.num_outputs)
+    demands.check(optimizer, engine.precision, engine.compile, device)
     return optimizer
+
+
+def _optimizer_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the optimizer; the name of one that is chosen by name is none of them."""
+    chosen = config["optimizer"].get("_target_") == BY_NAME
+    return build.arguments(config["optimizer"], leave_out=["name"] if chosen else [])
 
 
 def _schedule(
@@ -238,15 +259,6 @@ def evaluation_batch(dataset: Dataset, batch_size: int) -> int:
     if dataset.kind == "tokens":
         numbers = dataset.input_shape[0] * dataset.num_outputs
     return max(min(1024, 2**25 // numbers), min(batch_size, 1024))
-
-
-def _check_optimizer(optimizer: Optimizer) -> None:
-    name = type(optimizer).__name__
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise BadInput(f"optimizer: {name} needs a closure to evaluate the loss several times per step; not supported")
-    if not isinstance(optimizer.param_groups[0].get("lr"), int | float):
-        raise BadInput(f"optimizer.lr={optimizer.param_groups[0].get('lr')}: a schedule needs a number to multiply")
 
 
 def _check_combinations(schedule: Schedule, dataset: Dataset, engine: Engine) -> None:
@@ -361,16 +373,3 @@ def _initial_weights(model: nn.Module, engine: Engine) -> list[str]:
     unused = len(weights) - len(taken)
     note = f"initial weights from {source}: {len(taken)} tensors taken, {unused} unused"
     return [note + (f", {len(left)} left as initialized ({listed(left[:6])}{', …' if len(left) > 6 else ''})")]
-
-
-def _decay_note(optimizer: Optimizer) -> str:
-    """Say in words what weight decay acts on: it differs between code bases and is rarely written down."""
-    decayed = [group for group in optimizer.param_groups if group.get("weight_decay")]
-    if not decayed:
-        return ""
-    exempt = sum(len(group["params"]) for group in optimizer.param_groups if not group.get("weight_decay"))
-    decay = f"weight decay {decayed[0]['weight_decay']:g}"
-    if not exempt:
-        return f"{decay} on all tensors, biases and normalization included"
-    number = sum(len(group["params"]) for group in decayed)
-    return f"{decay} on {number} tensors; engine.decay_norm_and_bias=false exempts {exempt} others"

@@ -245,13 +245,6 @@ def test_full_batch_gradient_descent(tmp_path: Path) -> None:
     assert sorted(ids.tolist()) == list(range(1257))
 
 
-def test_an_optimizer_that_needs_a_closure_is_refused() -> None:
-    composed = Composer().compose(SMALL)
-    composed.config["optimizer"] = {"_target_": "torch.optim.LBFGS", "lr": 1.0}
-    with pytest.raises(BadInput, match="LBFGS needs a closure"):
-        assemble(composed.config, check_composed(composed), composed.choices)
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

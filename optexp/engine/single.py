@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -15,13 +18,16 @@ from optexp.engine.backward import Backward
 from optexp.engine.clipping import clip
 from optexp.engine.graphs import CapturedSteps, Graph
 from optexp.engine.guard import Divergence, Guard, first_nonfinite
+from optexp.engine.hutchinson import HutchinsonBackward
 from optexp.engine.objective import Objective
 from optexp.engine.program import Tree
+from optexp.engine.reevaluation import NotFinite, Reevaluation
 from optexp.engine.runtime import Precision
 from optexp.engine.step_log import DeviceLog, HostLog, Reading, Row
 from optexp.instruments.norms import Scalar, global_norm
 from optexp.instruments.step_size import UpdateRatio, effective_lr
 from optexp.nn import attach_step_state, draw_outside_compilation
+from optexp.optimizers import demands
 from optexp.optimizers.stepping import FusedStep, direct_step
 from optexp.transfers import capturing, to_device
 
@@ -63,11 +69,17 @@ class SingleRun:
         self.device = self.parameters[0].device
         self.scaler = precision.scaler if precision.scaler.is_enabled() else None
         self.casts = precision.dtype is not None or precision.parameter_dtype != torch.float32
-        self.backward = Backward(direct=not compiled)
+        self.hessian = HutchinsonBackward(optimizer, self._generator) if demands.wants_hessian(optimizer) else None
+        self.backward = self.hessian or Backward(direct=not compiled)
+        closure = demands.wants_closure(optimizer)
+        self.reevaluation = Reevaluation(optimizer, model, self.parameters) if closure else None
         # GradScaler takes the optimizer's flags for itself, so with fp16 the host looks at each loss.
         self.guard = guard or Guard(optimizer, self.device, on_device=False if self.scaler else None)
         self.on_host = self.device.type == "cpu" and not self.guard.on_device  # where there is nothing to wait for
         self.apply_update = direct_step(optimizer) if self.scaler is None else self._scaled_update
+        if self.hessian is not None:
+            self.apply_update = self.hessian.update
+        self.optimizer_draws = demands.may_draw(optimizer)
         self.update_ratio = UpdateRatio(self.parameters)
         self.step_state = attach_step_state(model)
         self.step_state.seed = seed
@@ -81,7 +93,8 @@ class SingleRun:
         if captured and self.why_not_captured is None:
             self.take = CapturedSteps(self._take, self._tensors, self.device, new_graph, self._seed_generators)
         model.train()
-        self._switch_optimizer("train")
+        if demands.has_modes(optimizer):
+            optimizer.train()  # type: ignore[attr-defined]
 
     def _obstacle(self) -> str | None:
         """Return what keeps a step from being captured: that it waits for the host, or asks it for more than its batch,
@@ -113,28 +126,40 @@ class SingleRun:
     def _take(self, observed: bool) -> dict[str, Scalar]:
         """Do all of a step that is done on the device. Returns what was measured, for an observed step."""
         batch = self.batches.at(self._clock)
+        loss, gradients, norm, observations = self._evaluate(batch, observed)
+        self.log.write(loss, norm)
+        if not self.guard.allows(loss, 0.0 if self._overflow_can_be_cured() else norm):
+            self._diverge(float(loss), float(norm))
+            return observations
+        if self.clip_norm is not None:
+            clip(gradients, norm, self.clip_norm)
+        if observed:
+            self.update_ratio.before_step()
+        if self.optimizer_draws:
+            self._seed_update()
+        if self.reevaluation is None:
+            self._update()
+        else:
+            self._update_by_closure(self.reevaluation, batch, loss)
+        if observed:
+            ratio, weight_norm = self.update_ratio.after_step(self.on_host)
+            observations |= {"optim/update_ratio": ratio, "optim/weight_norm": weight_norm}
+        return observations
+
+    def _evaluate(self, batch: Batch, observed: bool) -> tuple[Scalar, list[Tensor], Scalar, dict[str, Scalar]]:
+        """Return loss, gradients and their norm at the weights as they are, and what was observed beside them."""
         for parameter in self.parameters:
             parameter.grad = None
         loss, observations = self._backward(batch, observed)  # over the batch, in parts when accumulating
         if self.scaler is not None:  # fp16: before anything looks at the gradients
             self.scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = global_norm(gradients, self.on_host)
-        self.log.write(loss, norm)
-        if not self.guard.allows(loss, 0.0 if self._overflow_can_be_cured() else norm):
-            found = first_nonfinite(self.step_state.step + 1, [float(loss)], [float(norm)])
-            assert found is not None
-            self.divergences[0] = found
-            return observations
-        if self.clip_norm is not None:
-            clip(gradients, norm, self.clip_norm)
-        if observed:
-            self.update_ratio.before_step()
-        self._update()
-        if observed:
-            ratio, weight_norm = self.update_ratio.after_step(self.on_host)
-            observations |= {"optim/update_ratio": ratio, "optim/weight_norm": weight_norm}
-        return observations
+        return loss, gradients, global_norm(gradients, self.on_host), observations
+
+    def _diverge(self, loss: float, norm: float) -> None:
+        found = first_nonfinite(self.step_state.step + 1, [loss], [norm])
+        assert found is not None
+        self.divergences[0] = found
 
     def _clock(self) -> int:
         return self.step_state.step
@@ -143,6 +168,17 @@ class SingleRun:
         """Set torch's generators for models that draw from them, so that any step can be repeated alone."""
         if self.draws_globally:
             torch.manual_seed(streams.key(self.step_state.seed, "global", self.step_state.step, self.step_state.micro))
+
+    def _seed_update(self) -> None:
+        """Set all generators that an optimizer may draw from: torch's, numpy's (as Kron) and Python's (as SaRA)."""
+        key = streams.key(self.step_state.seed, "update", self.step_state.step)
+        torch.manual_seed(key)
+        random.seed(key)
+        np.random.seed(key % 2**32)
+
+    def _generator(self) -> torch.Generator:
+        """Return the stream of the random vectors of this step's Hessian-vector products."""
+        return streams.generator(self.step_state.seed, "hessian", self.step_state.step)
 
     def _update(self) -> None:
         """Update the parameters; a captured update reads the learning rate from the device."""
@@ -157,6 +193,22 @@ class SingleRun:
         finally:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate
+
+    def _update_by_closure(self, reevaluation: Reevaluation, batch: Batch, loss: Scalar) -> None:
+        """Let the optimizer evaluate the batch as often as it wants; a result that is not finite ends the run."""
+
+        def evaluate() -> tuple[Scalar, Scalar]:
+            self.step_state.micro = 0
+            self._seed_generators()
+            again, gradients, norm, _ = self._evaluate(batch, False)
+            if self.clip_norm is not None:
+                clip(gradients, norm, self.clip_norm)
+            return again, norm
+
+        try:
+            reevaluation.update(loss, evaluate)
+        except NotFinite as found:
+            self._diverge(found.loss, found.norm)
 
     def _scaled_update(self) -> None:
         assert self.scaler is not None
@@ -177,7 +229,11 @@ class SingleRun:
             self.step_state.micro = micro
             if micro:
                 self._seed_generators()
-            outputs, part_loss = self._forward(part, count)
+            if self.hessian is None:
+                outputs, part_loss = self._forward(part, count)
+            else:
+                with self.hessian.differentiable():
+                    outputs, part_loss = self._forward(part, count)
             self.backward(part_loss if self.scaler is None else self.scaler.scale(part_loss))
             losses.append(part_loss.detach())
             if observed and self.objective.has_accuracy:
@@ -251,30 +307,40 @@ class SingleRun:
     def evaluate(self, batches: EvalBatches) -> list[dict[str, float]]:
         """Return the mean loss and, except for regression, the accuracy over a split."""
         self.model.eval()
-        self._switch_optimizer("eval")
         sums = torch.zeros(4, dtype=torch.float64, device="cpu" if self.device.type == "mps" else self.device)
-        for batch in batches:
-            with self.precision.autocast():
-                outputs = self.forward(self.precision.cast(batch.inputs))
-            parts = [
-                self.objective.total(outputs, self.precision.cast(batch.targets)),
-                self.objective.count(batch.targets),
-            ]
-            parts += self.objective.accuracy(outputs, batch.targets) if self.objective.has_accuracy else (0, 0)
-            sums += torch.stack([torch.as_tensor(part, device=sums.device).double() for part in parts])
+        with self._averaged():
+            for batch in batches:
+                with self.precision.autocast():
+                    outputs = self.forward(self.precision.cast(batch.inputs))
+                parts = [
+                    self.objective.total(outputs, self.precision.cast(batch.targets)),
+                    self.objective.count(batch.targets),
+                ]
+                parts += self.objective.accuracy(outputs, batch.targets) if self.objective.has_accuracy else (0, 0)
+                sums += torch.stack([torch.as_tensor(part, device=sums.device).double() for part in parts])
         self.model.train()
-        self._switch_optimizer("train")
         loss, count, correct, _ = sums.tolist()
         values = {"loss": loss / count}
         if self.objective.has_accuracy:
             values["accuracy"] = correct / count
         return [values]
 
-    def _switch_optimizer(self, mode: str) -> None:
-        """Schedule-free optimizers evaluate at other weights than they train at, and switch between them."""
-        switch = getattr(self.optimizer, mode, None)
-        if callable(switch):
-            switch()
+    @contextmanager
+    def _averaged(self) -> Iterator[list[Tensor]]:
+        """Let the model have the weights that a schedule-free optimizer evaluates at; yields copies of the others.
+
+        They are put back from the copies: the optimizer's own way back rounds, and looking must change nothing.
+        """
+        if not demands.has_modes(self.optimizer):
+            yield []
+            return
+        trained = [parameter.detach().clone() for parameter in self.parameters]
+        self.optimizer.eval()  # type: ignore[attr-defined]
+        try:
+            yield trained
+        finally:
+            self.optimizer.train()  # type: ignore[attr-defined]
+            state.put(self.parameters, trained)
 
     def _tensors(self) -> list[Tensor]:
         """Return all tensors that a step changes."""
@@ -285,17 +351,25 @@ class SingleRun:
         return [*self.parameters, *self.model.buffers(), *of_optimizer, *flags]
 
     def state(self, member: int) -> Tree:
-        """Return model, optimizer, loss scale and the unread part of the current logging interval."""
-        return {
-            "model": dict(self.model.state_dict()),
+        """Return model, optimizer, loss scale and the unread part of the current logging interval.
+
+        The model has the weights that were evaluated; where the optimizer trains at others, these come along.
+        """
+        with self._averaged() as trained:
+            weights = {name: value.clone() if trained else value for name, value in self.model.state_dict().items()}
+        tree = {
+            "model": weights,
             "optimizer": state.optimizer_state(self.model, self.optimizer),
             "scaler": self.precision.scaler.state_dict(),
             "unread": {"first": self.log.first, "losses": list(self.log.losses), "norms": list(self.log.norms)},
         }
+        return {**tree, "trained": trained} if trained else tree
 
     def load_state(self, member: int, tree: Tree) -> None:
         """Take what `state` returned; raises BadInput where names or shapes do not fit this run."""
         state.load_model_state(self.model, tree["model"])
+        if "trained" in tree:
+            state.put(self.parameters, tree["trained"])
         state.load_optimizer_state(self.model, self.optimizer, tree["optimizer"])
         if tree["scaler"]:
             self.precision.scaler.load_state_dict(tree["scaler"])

@@ -1,4 +1,4 @@
-"""Parameter groups: which parameters weight decay acts on."""
+"""Parameter groups: which parameters weight decay acts on, and which are matrices between hidden layers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _NORMALIZATIONS = (
     nn.RMSNorm,
     nn.LocalResponseNorm,
 )
+_MATRIX_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
 
 
 def decayed_names(model: nn.Module) -> set[str]:
@@ -42,3 +43,30 @@ def parameter_groups(model: nn.Module, decay_norm_and_bias: bool, takes_weight_d
     exempt = [parameter for name, parameter in trainable.items() if name not in names]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": exempt, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def hidden_matrices(model: nn.Module, num_outputs: int | None = None) -> set[nn.Parameter]:
+    """Return the weights of linear, convolution and attention layers, but for those of the output layer.
+
+    The output layer is the last of them, in the order in which the model names them. With `num_outputs` it must have as
+    many outputs: a language model whose embedding is its output projection too has no output layer of its own.
+    """
+    weights: list[nn.Parameter] = []
+    shared = {module.weight for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)}
+    for module in model.modules():
+        if isinstance(module, _MATRIX_LAYERS):
+            own = [parameter for parameter in module.parameters(recurse=False) if parameter.ndim >= 2]
+            weights += [parameter for parameter in own if parameter not in shared]
+    if weights and num_outputs in (None, len(weights[-1])):
+        weights.pop()
+    return {weight for weight in weights if weight.requires_grad}
+
+
+def divided(groups: list[dict[str, Any]], matrices: set[nn.Parameter]) -> list[dict[str, Any]]:
+    """Divide each group into matrices, which get `use_muon` true, and the others, which get `use_muon` false."""
+    parts = [
+        {**group, "params": [p for p in group["params"] if (p in matrices) == use_muon], "use_muon": use_muon}
+        for use_muon in (True, False)
+        for group in groups
+    ]
+    return [part for part in parts if part["params"]]

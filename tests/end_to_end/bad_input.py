@@ -30,7 +30,7 @@ def write_files(folder: Path) -> None:
 WITHOUT_TORCH: dict[str, str] = {
     # names
     "optimiser=adam": "optimiser=adam: no such key or group (did you mean 'optimizer'?); there are dataset, engine,",
-    "optimizer=adamm": "optimizer=adamm: no such optimizer (did you mean 'adam'?); choose one of adagrad, adam, adamw,",
+    "optimizer=adamm": "optimizer=adamm: no such optimizer (did you mean 'adam'?); choose one of adadelta,",
     "dataset=digit": "dataset=digit: no such dataset (did you mean 'digits'?)",
     "+experiment=nope": "experiment=nope: no such experiment; choose one of cnn_sgd, exp1_adam_B32,",
     "experiment=null": "experiment=null: choose one of",

@@ -53,10 +53,18 @@ def test_the_long_run_step_is_the_effective_learning_rate(dampening: float) -> N
         ({"name": "Adam"}, 2.0),
         ({"name": "Adam", "amsgrad": True}, 3.0),
         ({"name": "RMSprop"}, 1.0),
+        ({"name": "pytorch_optimizer.Lion"}, 1.0),
     ],
 )
 def test_state_per_parameter(optimizer: dict[str, Any], kept: float) -> None:
     assert probes.call("state_per_parameter", {"optimizer": optimizer}) == [kept]
+    assert probes.call("state_per_parameter", {"optimizer": optimizer, "over": {"name": "AdamW"}}) == [kept / 2]
+
+
+def test_an_optimizer_that_is_no_optimizer() -> None:
+    for name in ("Lion", "torch.nn.Linear", "pytorch_optimizer.Loin"):
+        with pytest.raises(BadInput, match=name):
+            probes.call("state_per_parameter", {"optimizer": {"name": name}})
 
 
 def fastest(momentum: float, condition: float, most: int = 300) -> list[tuple[int, float]]:

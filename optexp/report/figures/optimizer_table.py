@@ -54,8 +54,8 @@ def table_figure(table: Mapping[str, Any]) -> Figure:
             row[0].set_yticks(range(len(rows)), [brief(entry["optimizer"], 30) for entry in rows])
             row[0].set_ylim(len(rows) - 0.4, -0.6)
         figure.supxlabel(
-            "orange: the best, and what cannot be told from it; lines: quartiles of the time, interval of the final "
-            "mean; triangle: the grid ends first",
+            "arrows: the better side; orange: the best, and what cannot be told from it; lines: quartiles of the time, interval of the "
+            "final mean; triangle: the grid ends first",
             fontsize=8,
         )
     return figure
@@ -102,7 +102,7 @@ def _draw_column(
             axes.plot([point[0], point[2]], [place, place], color=colour, linewidth=2.2, alpha=0.55)
         marker = ">" if is_open[place] else "o"
         axes.plot(point[1], place, marker, color=colour, markersize=6, markeredgecolor=PAPER)
-    axes.set_title(f"{title} ({'← better' if better == 'less' else 'better →'})", fontsize=9)
+    axes.set_title(f"{title} {'←' if better == 'less' else '→'}", fontsize=9)
     axes.spines["left"].set_visible(False)
 
 
@@ -163,9 +163,11 @@ def _draw_rates(axes: Axes, row: Mapping[str, Any], table: Mapping[str, Any]) ->
 
 
 def _label_rates(axis: Axis) -> None:
-    """Write every decade as 1e-4, which leaves room for its neighbours."""
+    """Write the small decades as 1e-4, which leaves room for their neighbours."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"1e{round(math.log10(value))}"))
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"1e{round(math.log10(value))}" if value < 9e-3 else f"{value:g}")
+    )
     axis.set_minor_formatter(NullFormatter())
