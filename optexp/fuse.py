@@ -110,6 +110,8 @@ def _alone(training: Training) -> Program:
     parameters = training.model.parameters()
     own = {id(value): nn.Parameter(value.detach().clone(), value.requires_grad) for value in parameters}
     model, optimizer = copy.deepcopy((training.model, training.optimizer), own)
+    for name, value in vars(training.optimizer).items():  # torch's copy has none of the attributes of a subclass
+        vars(optimizer).setdefault(name, value)
     return replace(training, model=model, optimizer=optimizer).program
 
 

@@ -182,7 +182,14 @@ def test_no_module_and_no_room_imports_itself_through_others() -> None:
         modules[module] = names - {module}
         room = module.split(".")[0]
         # Doors: plain dataclasses, the names in a run directory, writing a file, how a task is found by its name, training.
-        names -= {"config.schema", "records.run_directory", "records.files", "records.sinks", "tasks.__init__", "tasks.train"}
+        names -= {
+            "config.schema",
+            "records.run_directory",
+            "records.files",
+            "records.sinks",
+            "tasks.__init__",
+            "tasks.train",
+        }
         rooms.setdefault(room, set()).update({name.split(".")[0] for name in names} - {room})
     assert cycle(modules) == []
     assert cycle(rooms) == []

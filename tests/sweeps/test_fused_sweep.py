@@ -356,3 +356,12 @@ def test_a_member_whose_directory_is_deleted_fails_and_makes_no_other(tmp_path: 
     for member in (members[0], members[2]):
         run = read_run(tmp_path / "sweep" / member["directory"])
         assert (run.status, run.last_step) == ("completed", 30)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "lion"])
+def test_every_stacked_rule_is_tried_before_it_is_chosen(tmp_path: Path, optimizer: str) -> None:
+    """Without a given size of the groups a single run of the same kind is measured, which needs a copy of it."""
+    ended = here(tmp_path, *MLP, f"optimizer={optimizer}", "seed=range(8)")
+    assert (ended.status, ended.err) == (0, "")
+    assert "Error" not in ended.out
+    assert "8 members fused" in ended.out

@@ -54,8 +54,8 @@ def table_figure(table: Mapping[str, Any]) -> Figure:
             row[0].set_yticks(range(len(rows)), [brief(entry["optimizer"], 30) for entry in rows])
             row[0].set_ylim(len(rows) - 0.4, -0.6)
         figure.supxlabel(
-            "arrows: the better side; orange: the best, and what cannot be told from it; lines: quartiles of the time, interval of the "
-            "final mean; triangle: the grid ends first",
+            "arrows: the better side; orange: the best, and what cannot be told from it; "
+            "lines: quartiles of the time, interval of the final mean; triangle: the grid ends first",
             fontsize=8,
         )
     return figure
