@@ -181,7 +181,7 @@ def test_no_module_and_no_room_imports_itself_through_others() -> None:
         names = {name for name, _ in own_imports(path)}
         modules[module] = names - {module}
         room = module.split(".")[0]
-        # Doors: plain dataclasses, the names in a run directory, writing a file, how a task is found by its name, training.
+        # Doors: plain dataclasses, the names in a run directory, writing a file, how a task is found, and training.
         names -= {
             "config.schema",
             "records.run_directory",

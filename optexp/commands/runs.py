@@ -58,18 +58,20 @@ def main(argv: list[str]) -> int:
 
 def _row(run: Run) -> dict[str, Any]:
     """Return what the table shows of a run; a value that the run does not have is left out."""
-    total = run.info.get("total_steps")
-    complete = total is None or run.last_step == total
-    row = {
+    row: dict[str, Any] = {
         "run": relative(run.path),
         "status": run.status,
-        "dataset": run.choice("dataset"),
-        "model": run.choice("model"),
-        "optimizer": run.choice("optimizer"),
-        "steps": str(run.last_step) if complete else f"{run.last_step}/{total}",
         "time": run.wall_time,
         "started": run.started.astimezone().strftime("%Y-%m-%d %H:%M"),
     }
+    groups = ("dataset", "model", "optimizer")
+    if run.info.get("task", "train") != "train":  # what it does not read is in its config all the same
+        read = run.config["task"].get("reads", groups)
+        return row | {group: run.choice(group) for group in groups if group in read}
+    total = run.info.get("total_steps")
+    complete = total is None or run.last_step == total
+    row |= {group: run.choice(group) for group in groups}
+    row["steps"] = str(run.last_step) if complete else f"{run.last_step}/{total}"
     if "optimizer.lr" in run.settings:
         row["lr"] = run.settings["optimizer.lr"]
     return row | {tag: run.metrics[tag] for tag in ("val/loss", "val/accuracy") if tag in run.metrics}

@@ -116,7 +116,7 @@ REFUSED = {
     "optimzer.lr=1": "optimzer.lr=1: no such key (did you mean 'optimizer'?); the groups with keys are model, dataset,",
     "optimzer=adam": "optimzer=adam: no such key or group (did you mean 'optimizer'?); there are ",
     "sede=1": "sede=1: no such key or group (did you mean 'seed'?)",
-    "optimizer=adamm": "optimizer=adamm: no such optimizer (did you mean 'adam'?); choose one of adadelta, adafactor, adagrad, adam,",
+    "optimizer=adamm": "optimizer=adamm: no such optimizer (did you mean 'adam'?); choose one of adadelta, ada",
     "experiment=[exp1_adam_B32,none]": "experiment=none: no such experiment; choose one of ",
     "model=null": "model=null: choose one of ",
     "seed.x=1": "seed.x=1: no such key",
