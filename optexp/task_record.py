@@ -61,8 +61,8 @@ def carry_out(
     record = RunRecord.create(path, config, command, info)
     start = time.perf_counter()
 
-    def finish(status: str, reason: str | None, metrics: Mapping[str, float]) -> None:
-        record.finish(status, reason, metrics=dict(metrics), wall_time=time.perf_counter() - start)
+    def finish(status: str, reason: str | None, metrics: Mapping[str, float], **more: Any) -> None:
+        record.finish(status, reason, metrics=dict(metrics), wall_time=time.perf_counter() - start, **more)
 
     try:
         with ended_by_signals():
@@ -84,7 +84,7 @@ def carry_out(
         say(f"failed: {reason}; see {relative(path / 'optexp.log')}")
         finish("failed", reason, {})
         return Result(path, "failed", reason, float("inf"), int(Exit.UNEXPECTED))
-    finish("completed", None, found.metrics)
+    finish("completed", None, found.metrics, exit_status=found.exit_status)
     say(f"in {relative(path)}")
     return Result(path, "completed", None, found.objective, found.exit_status)
 

@@ -16,6 +16,7 @@ from optexp.report.run_page import run_content
 from optexp.report.study_page import STUDY_FILE, read_study, study_content
 from optexp.report.sweep_directory import SWEEP_FILE, read_sweep
 from optexp.report.sweep_page import sweep_content
+from optexp.report.task_page import task_content
 
 REPORT_FILE = "report.html"
 
@@ -31,8 +32,11 @@ def write(path: Path) -> Path:
 
 
 def write_run(path: Path) -> Path:
-    """Write the page of a run into its directory and return it. Raises BadInput and StorageError."""
-    return _write(path, "run.html.jinja", run_content(read_run(path)))
+    """Write the page of a run, or of another task, into its directory and return it. Raises BadInput, StorageError."""
+    run = read_run(path)
+    if run.info.get("task", "train") != "train":
+        return _write(path, "task.html.jinja", task_content(run))
+    return _write(path, "run.html.jinja", run_content(run))
 
 
 def write_sweep(path: Path) -> Path:

@@ -73,7 +73,7 @@ def conclude(folder: Path, record: SweepRecord, status: int) -> int:
     record.members, record.status = ended.members, ended.status
     if status == 0 and any(member.status not in GOOD_ENDS for member in record.members):
         return int(Exit.MEMBERS_FAILED)
-    return status
+    return status or max((member.exit_status for member in record.members), default=0)
 
 
 def resume_sweep(folder: Path, trust: Sequence[str]) -> int:

@@ -43,7 +43,9 @@ def collect(folder: Path, record: SweepRecord) -> SweepRecord:
         run = runs.get(member.directory)
         if run is not None:
             member.status, member.reason = run.status, run.info.get("reason")
-            member.metrics = {tag: _finite(run.metrics[tag]) for tag in METRICS if tag in run.metrics}
+            tags = METRICS if run.info.get("task", "train") == "train" else run.metrics
+            member.metrics = {tag: _finite(run.metrics[tag]) for tag in tags if tag in run.metrics}
+            member.exit_status = int(run.info.get("exit_status", 0))
             member.best = run.info.get("best")
         elif member.directory in noted:
             member.status, member.reason = noted[member.directory].status, noted[member.directory].reason
@@ -140,13 +142,16 @@ def _columns(swept: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[Colum
     """Return the columns to show: those that some row fills, the swept keys and results always."""
     settings = [Column(key, key.removeprefix("optimizer."), numeric=True) for key in swept] or [Column("overrides")]
     metrics = [tag for tag in METRICS if any(tag in row for row in rows)]
+    known = {"#", *swept, "overrides", "status", *METRICS, "best val/loss"}
+    metrics += dict.fromkeys(tag for row in rows for tag in row if tag not in known)  # of tasks that are no trainings
+    best = [Column("best val/loss", text=measured, numeric=True)] if not metrics or set(metrics) & set(METRICS) else []
     optional = {"train/loss": 2, "test/loss": 1}
     return [
         Column("#", numeric=True),
         *settings,
         Column("status", text=lambda status: status.replace("_", " "), style=lambda s: STATUS_STYLES.get(s, "")),
         *(Column(tag, text=measured, numeric=True, optional=optional.get(tag, 0)) for tag in metrics),
-        Column("best val/loss", text=measured, numeric=True),
+        *best,
     ]
 
 
