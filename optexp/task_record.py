@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from optexp.config.compose import Composed
+from optexp.ending import ended_by_signals, status_of
 from optexp.errors import BadInput, Exit, StorageError
 from optexp.records import provenance
 from optexp.records.console import relative, say
 from optexp.records.files import write_atomically
 from optexp.records.run_directory import RESULT_FILE, RunRecord, plain_numbers
 from optexp.run import Result
-from optexp.sweeps.ending import ended_by_signals, status_of
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from optexp.audit.checks import Check
 from optexp.audit.conformance import rule_checks
 from optexp.audit.liveness import liveness_checks
@@ -26,7 +28,8 @@ def audit(
         liveness_checks(subject),
         variant_checks(subject, compiled),
     ):
-        for check in part:
-            checks.append(check)
-            progress(check)
+        with np.errstate(all="ignore"):  # weights that diverge are told in the verdict
+            for check in part:
+                checks.append(check)
+                progress(check)
     return checks

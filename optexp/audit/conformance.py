@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from optexp.audit import problems
-from optexp.audit.checks import Check, deviation, failed, not_applicable, passed
+from optexp.audit.checks import FAIL, Check, deviation, failed, not_applicable, passed, told_apart
+from optexp.audit.exceptions import Crashed, Refused
 from optexp.audit.hyperparameters import UNSEEN, alternatives, contexts, entries
 from optexp.audit.problems import Problem
 from optexp.audit.published import Published
-from optexp.audit.subject import REFUSALS, Follow, Subject, follow_rule
+from optexp.audit.subject import Follow, Subject, follow_rule
 
 VARIED_STEPS = 25
 """Steps of the comparisons with one hyperparameter set to another value."""
@@ -56,12 +57,17 @@ def _compare(subject: Subject, rule: Published, name: str, problem: Problem, ste
     expected = follow_rule(rule, settings, problem, steps, how.group_settings, how.lrs)
     try:
         found = subject.follow(problem, steps, how)
-    except REFUSALS as error:
-        return not_applicable(name, f"{subject.name} refuses: {_line(error)}")
+    except Refused as error:
+        return not_applicable(name, f"{subject.name} refuses: {error}")
+    except Crashed as error:
+        return failed(name, str(error), error.step)
     off = deviation(found.weights, expected.weights, subject.tolerance)
-    numbers = {"largest_deviation": off.largest, "tolerance": subject.tolerance, "steps": steps}
+    numbers = {"largest_deviation": off.largest, "tolerance": subject.tolerance, "steps": off.compared}
     if off.step is None:
-        told = f"within {off.largest:.1e} of the distance travelled over {steps} steps"
+        short = off.too_short()
+        if short:
+            return not_applicable(name, short)
+        told = f"within {off.largest:.1e} of the distance travelled over {off.over()}"
         return passed(name, told + (f" ({rule.because})" if rule.because else ""), **numbers)
     return failed(name, f"{off.told()}", off.step, **numbers, found=off.found, expected=off.expected)
 
@@ -73,6 +79,13 @@ def _two_groups(subject: Subject, rule: Published, name: str, steps: int) -> Che
         first["weight_decay"] = subject.settings["weight_decay"] or 0.1
         second["weight_decay"] = 0.0
     problem = subject.suited(problems.quadratic()).twice()
+    try:
+        for settings in (first, second):
+            subject.follow(problem, 1, Follow(changes=settings))  # refusals are not the groups' fault
+    except Refused as error:
+        return not_applicable(name, f"{subject.name} refuses: {error}")
+    except Crashed as error:
+        return failed(name, str(error), error.step)
     return _compare(subject, rule, name, problem, steps, Follow(group_settings=(first, second)))
 
 
@@ -85,13 +98,15 @@ def _other_settings(subject: Subject, rule: Published) -> Check:
         check = _first_that_runs(subject, rule, argument, index)
         if check is not None:
             compared += 1
-            if check.verdict == "fail":
+            if check.verdict == FAIL:
                 wrong.append((shown, check))
     if wrong:
         shown, check = wrong[0]
         others = f"; and with {', '.join(other for other, _ in wrong[1:])}" if wrong[1:] else ""
         told = f"{check.explanation} (with another {shown}{others})"
         return failed(name, told, check.step, settings=[other for other, _ in wrong], **check.numbers)
+    if not compared:
+        return not_applicable(name, "no other value is known that it accepts and under which weights do not diverge")
     return passed(name, f"as published with each of {compared} hyperparameters changed, {VARIED_STEPS} steps each")
 
 
@@ -105,7 +120,7 @@ def _first_that_runs(subject: Subject, rule: Published, argument: str, index: in
                 continue
             how = Follow(changes={**context, **change})
             check = _compare(subject, rule, argument, problems.sparse_gradient(), VARIED_STEPS, how)
-            if check.verdict == "fail":
+            if check.verdict == FAIL:
                 return check
             found = check if check.verdict == "pass" else found
         tried += 1
@@ -129,20 +144,22 @@ def _first_step(subject: Subject, rule: Published) -> Check:
             for i, start in enumerate(problem.starts)
         ]
     )
-    found = subject.follow(problem, 1, Follow(changes=changes)).moves[0]
+    try:
+        found = subject.follow(problem, 1, Follow(changes=changes)).moves[0]
+    except Refused as error:
+        return not_applicable("first step", f"{subject.name} refuses: {error}")
+    except Crashed as error:
+        return failed("first step", str(error), error.step)
     place = int(np.abs(found - expected).argmax())
     off = float(np.abs(found - expected)[place] / (np.abs(expected).max() or 1.0))
     numbers = {"found": float(found[place]), "expected": float(expected[place]), "deviation": off}
     if off <= max(rule.first_tolerance, subject.tolerance):
         return passed("first step", rule.first_words, **numbers)
-    told = f"moves by {found[place]:.6g} where the documentation says {expected[place]:.6g}: {rule.first_words}"
+    texts = told_apart(found[place], expected[place])
+    told = f"moves by {texts[0]} where the documentation says {texts[1]}: {rule.first_words}"
     return failed("first step", told, 1, **numbers)
 
 
 def _hides_bias_correction(betas: Any) -> bool:
     """Return whether the first step is right without it: with (0.9, 0.99), 0.1 g / sqrt(0.01 g²) is sign(g)."""
     return len(betas) == 2 and abs((1 - betas[0]) ** 2 - (1 - betas[1])) < 0.2 * (1 - betas[1])
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -31,8 +31,9 @@ def _without_decay(subject: Subject, **changes: Any) -> dict[str, Any]:
     return {**idle, **changes}
 
 
-def _length(displacement: Array) -> float:
-    return float(np.abs(displacement).sum())
+def _length(displacement: Array) -> np.float64:
+    """Return a length that can be divided by where nothing moves."""
+    return np.float64(np.abs(displacement).sum())
 
 
 def _first_move(subject: Subject, problem: Problem, **changes: Any) -> Array:
@@ -48,9 +49,11 @@ def _lr(subject: Subject, h: Mapping[str, Any]) -> Told | None:
     if not isinstance(lr, int | float) or lr <= 0 or subject.needs_closure:
         return None
     first = _first_move(subject, problems.constant_gradient())
+    if not first.any():
+        return None  # it only gathers gradients for longer than this
     twice = _first_move(subject, problems.constant_gradient(), lr=2 * lr)
-    ratio = _length(twice) / (_length(first) or float("nan"))
-    holds = abs(ratio - 2) < 1e-3 if subject.published else ratio > 1
+    ratio = _length(twice) / _length(first)
+    holds = bool(abs(ratio - 2) < 1e-3 if subject.published else ratio > 1)
     return holds, f"twice the lr makes the first step {ratio:.4g} times as long", {"ratio": ratio}
 
 
@@ -88,7 +91,7 @@ def _accumulates(name: str, values: tuple[Any, Any], context: Mapping[str, Any])
             for v in values
         )
         return (
-            high > low * (1 + 1e-6),
+            bool(high > low * (1 + 1e-6)),
             f"under a constant gradient {name}={values[1]} goes {high / low:.4g} times as far as {values[0]}",
             {"ratio": high / low},
         )
@@ -103,7 +106,7 @@ def _dampening(subject: Subject, h: Mapping[str, Any]) -> Told | None:
     damped = _moves(subject, problems.constant_gradient(), 2, {**base, "dampening": 0.5})
     first = _length(damped[0]) / _length(free[0])
     second = _length(damped[1] - damped[0]) / _length(free[1] - free[0])
-    holds = abs(first - 1) < 1e-6 and second < 1 - 1e-6
+    holds = bool(abs(first - 1) < max(subject.tolerance, 1e-6) and second < 1 - 1e-6)
     told = f"dampening 0.5 makes the first step {first:.4g} and the second {second:.4g} times as long"
     return holds, told, {"first": first, "second": second}
 
@@ -113,7 +116,7 @@ def _maximize(subject: Subject, h: Mapping[str, Any]) -> Told | None:
     down = _first_move(subject, problems.constant_gradient(), maximize=False)
     up = _first_move(subject, problems.constant_gradient(), maximize=True)
     gap = float(np.abs(up + down).max() / (np.abs(down).max() or 1.0))
-    return gap < 1e-6, f"the first step is the opposite one within {gap:.1e}", {"gap": gap}
+    return gap < max(subject.tolerance, 1e-6), f"the first step is the opposite one within {gap:.1e}", {"gap": gap}
 
 
 def _remembers(index: int) -> Direction:
@@ -146,12 +149,12 @@ def _softens(name: str, values: tuple[float, float], step: int = 0) -> Direction
             lengths.append(_length(moves[step] - (moves[step - 1] if step else 0.0)))
         ratio = lengths[1] / lengths[0]
         told = f"{name}={values[1]} makes step {step + 1} {ratio:.4g} times as long as {values[0]}"
-        return ratio < 1 - 1e-6, told, {"ratio": ratio}
+        return bool(ratio < 1 - 1e-6), told, {"ratio": ratio}
 
     return direction
 
 
-_ADAMS = ("adam", "adamw", "nadam", "radam", "adamax")
+_ADAMS = ("adam", "adamw", "adamw8bit", "nadam", "radam", "adamax")
 
 ANY: dict[str, Direction] = {"lr": _lr, "weight_decay": _weight_decay, "maximize": _maximize}
 """Directions that the name promises, whatever the optimizer."""
@@ -167,7 +170,7 @@ OF_RULE: dict[tuple[str, str], Direction] = {
     ("adagrad", "initial_accumulator_value"): _softens("initial_accumulator_value", (0.0, 1.0)),
     ("lion", "betas[1]"): _remembers(1),
     **{(rule, "betas[0]"): _remembers(0) for rule in _ADAMS},
-    **{(rule, "eps"): _softens("eps", (1e-8, 1e-2)) for rule in ("adam", "adamw", "nadam", "adamax")},
+    **{(rule, "eps"): _softens("eps", (1e-8, 1e-2)) for rule in ("adam", "adamw", "adamw8bit", "nadam", "adamax")},
 }
 
 

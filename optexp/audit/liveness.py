@@ -10,10 +10,10 @@ import numpy as np
 from optexp.audit import problems
 from optexp.audit.checks import Check, failed, first_difference, not_applicable, passed
 from optexp.audit.directions import direction_of
+from optexp.audit.exceptions import Crashed, Refused
 from optexp.audit.hyperparameters import UNSEEN, alternatives, contexts, entries
 from optexp.audit.problems import Array, Problem
-from optexp.audit.subject import REFUSALS, Follow, Subject, Trajectory
-from optexp.errors import BadInput
+from optexp.audit.subject import Follow, Subject, Trajectory
 
 STEPS = 40
 _RAMP = tuple(0.2 + 0.02 * step for step in range(STEPS))
@@ -28,7 +28,10 @@ def liveness_checks(subject: Subject) -> Iterator[Check]:
         if argument in UNSEEN:
             yield not_applicable(name, UNSEEN[argument])
         else:
-            yield _alive(subject, name, shown, argument, index, seen)
+            try:
+                yield _alive(subject, name, shown, argument, index, seen)
+            except Crashed as error:
+                yield failed(name, str(error), error.step)
 
 
 def _alive(
@@ -60,7 +63,7 @@ def _told(
     direction = direction_of(subject, shown)
     try:
         verdict = direction(subject, context) if direction else None
-    except REFUSALS:
+    except Refused:
         verdict = None
     if verdict is None:
         with_what = ", ".join(f"{key}={_short(value)}" for key, value in changes.items())
@@ -80,7 +83,12 @@ def _pairs(
 ) -> Iterator[tuple[Trajectory, Trajectory]]:
     """Yield trajectories without and with a change, on each course that the optimizer takes with these settings."""
     for course in _courses(subject):
-        base = _course(subject, context, course, seen)
+        try:
+            base = _course(subject, context, course, seen)
+        except Crashed:
+            if not context:
+                raise
+            continue  # not by this hyperparameter: the one that the context changes is told of it
         other = _course(subject, {**context, **change}, course, seen)
         if base is not None and other is not None:
             yield base, other
@@ -106,7 +114,10 @@ _MAKERS: dict[str, Callable[[], Problem]] = {
 def _course(
     subject: Subject, changes: Mapping[str, Any], course: Course, seen: dict[Any, Trajectory | None]
 ) -> Trajectory | None:
-    """Follow a course once for all hyperparameters; None where the optimizer refuses the settings."""
+    """Follow a course once for all hyperparameters; None where the optimizer refuses the settings.
+
+    Raises Crashed, with the settings, where they are accepted and a step raises.
+    """
     which, lrs, graph = course
     key = (tuple(sorted((name, str(value)) for name, value in changes.items())), course)
     if key not in seen:
@@ -114,8 +125,11 @@ def _course(
         steps = 10 if subject.needs_closure else STEPS  # each of which is many evaluations
         try:
             seen[key] = subject.follow(subject.suited(_MAKERS[which]()), steps, how)
-        except (*REFUSALS, BadInput):
+        except Refused:
             seen[key] = None
+        except Crashed as error:
+            with_what = ", ".join(f"{name}={_short(value)}" for name, value in changes.items()) or "what is configured"
+            raise Crashed(f"{error} (with {with_what})", error.step) from error
     return seen[key]
 
 

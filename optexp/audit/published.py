@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from optexp.audit import rules
-from optexp.audit.problems import Array
+from optexp.audit.problems import SHAPES, Array
 from optexp.audit.rules import Settings, State
 
 Rule = Callable[[Settings, State, Array, Array, int], Array]
@@ -41,11 +41,22 @@ class Published:
     """Hyperparameters that do not show in the weights of this rule: how a Hessian is estimated that is given here."""
     lr_is_initial: bool = False
     """Whether the learning rate is documented as where step sizes start, and is not read again."""
+    coarse: Callable[[Settings], float] | None = None
+    """The tolerance of settings in which state is kept in fewer bits; 0 in all others."""
 
     @property
     def source(self) -> str:
         """Where the formula comes from: what the rule's docstring begins with."""
         return (inspect.getdoc(self.rule) or "").partition(":")[0]
+
+    def tolerance_with(self, settings: Settings) -> float:
+        """Return the tolerance of an optimizer with these settings."""
+        return max(self.tolerance, self.coarse(settings) if self.coarse else 0.0)
+
+    def lacking(self, settings: Settings) -> list[str]:
+        """Return the arguments that the rule reads and an optimizer with these settings does not have."""
+        optional = ("maximize", "amsgrad", "weight_decouple", "fixed_decay", "decoupled_weight_decay", "ams_bound")
+        return [name for name in sorted(self.arguments) if name not in settings and name not in optional]
 
     def obstacle(self, settings: Mapping[str, Any]) -> str | None:
         """Return why the rule does not describe an optimizer with these settings; None where it does."""
@@ -127,6 +138,28 @@ def _schedule_free_first(h: Settings, w: Array, g: Array, hessian: Array) -> Arr
     return -h["lr"] / max(1, h["warmup_steps"]) * _scaled(g, h["eps"])
 
 
+_SINGLE = 1e-3
+"""Tolerance of weights in float32, which every optimizer that rounds to it gets: measured are up to 3e-5."""
+
+
+def _eight_bit_tolerance(h: Settings) -> float:
+    """Return how far 8-bit state may lead astray, 0 where tensors as small as the problems' keep 32 bits.
+
+    Codes of the dynamic map (Dettmers et al. 2022, arXiv 2110.02861, section 2.1) lie so far apart that rounding
+    changes a signed value by up to 6.6 % where it is above a tenth of the largest of its block and 12.4 % above a
+    hundredth; the unsigned map of the second moment has one bit more: 22 % above a ten-thousandth, 10.5 % in its root.
+    A step m / sqrt(v) of elements in that range is right within 0.124 + 0.105, and so is a path of such steps.
+    """
+    largest = max(math.prod(shape) for shape in SHAPES)
+    return 0.23 if h["min_8bit_size"] <= largest else 0.0
+
+
+def _eight_bit_bytes(h: Settings) -> float:
+    """Return what a matrix of 256 × 256 needs: two codes, two float32 maxima per 256 of them, two maps of 256 codes."""
+    size = 256 * 256
+    return 8.0 if size < h["min_8bit_size"] else 2.0 + 2 * 4.0 / 256 + 2 * 256 * 4.0 / size
+
+
 _ADAM = _words("lr betas eps weight_decay amsgrad maximize")
 _BFLOAT16 = "torch orthogonalizes in bfloat16, of 8 significant bits"
 _SIGN = "lr · sign(g), for |g| far above eps: bias correction makes up for moments that start at 0"
@@ -164,9 +197,21 @@ PUBLISHED: dict[str, Published] = {
             _ADAM | {"decoupled_weight_decay"},
             _adam_first,
             _SIGN,
-            lambda h: 8.0 + 4.0 * h["amsgrad"],
+            lambda h: 8.0 + 4.0 * bool(h.get("amsgrad")),
         ),
-        Published("adamw", rules.adamw, _ADAM, _adam_first, _SIGN, lambda h: 8.0 + 4.0 * h["amsgrad"]),
+        Published("adamw", rules.adamw, _ADAM, _adam_first, _SIGN, lambda h: 8.0 + 4.0 * bool(h.get("amsgrad"))),
+        Published(
+            "adamw8bit",
+            rules.adamw,
+            _ADAM,
+            _adam_first,
+            _SIGN,
+            _eight_bit_bytes,
+            tolerance=_SINGLE,
+            first_tolerance=_SINGLE,
+            because="state in 32 bits below min_8bit_size elements, weights in single precision",
+            coarse=_eight_bit_tolerance,
+        ),
         Published(
             "nadam",
             rules.nadam,
@@ -293,6 +338,7 @@ _BY_CLASS = {
         "SophiaH": "sophia",
         "ScheduleFreeAdamW": "schedule_free_adamw",
     },
+    "bitsandbytes": {"AdamW8bit": "adamw8bit", "PagedAdamW8bit": "adamw8bit"},
     "optexp": {"Muon": "muon_and_adamw"},
     "schedulefree": {"AdamWScheduleFree": "schedule_free_adamw"},
 }

@@ -78,14 +78,14 @@ def adam(h: Settings, state: State, w: Array, g: Array, t: int) -> Array:
     _moments(h, state, g)
     beta1, beta2 = h["betas"]
     second = state["v"]
-    if h["amsgrad"]:
+    if h.get("amsgrad"):
         state["max"] = second = np.maximum(state.get("max", 0.0), second)
     return w - h["lr"] * (state["m"] / (1 - beta1**t)) / (np.sqrt(second / (1 - beta2**t)) + h["eps"])
 
 
 def adamw(h: Settings, state: State, w: Array, g: Array, t: int) -> Array:
     """torch docs, AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101): Adam with decoupled weight decay."""
-    return adam({"amsgrad": False, **h, "decoupled_weight_decay": True}, state, w, g, t)
+    return adam({**h, "decoupled_weight_decay": True}, state, w, g, t)
 
 
 def nadam(h: Settings, state: State, w: Array, g: Array, t: int) -> Array:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optexp.audit.exceptions import Crashed, Refused, constructing, line, reloading, stepping
 from optexp.audit.problems import Array, Problem, quadratic
 from optexp.audit.published import Published, rule_of
 from optexp.errors import BadInput
@@ -24,9 +25,6 @@ from optexp.optimizers.construction import construct
 
 Build = Callable[[list[dict[str, Any]], Mapping[str, Any]], Optimizer]
 Steps = Callable[[Optimizer], Callable[[], Any]]
-
-REFUSALS = (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError, IndexError, KeyError)
-"""What optimizers raise for arguments, shapes or devices that they do not support."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Subject:
     """An optimizer class with its configured arguments, and what it can be asked for.
 
     `settings` are all hyperparameters by name: the constructor's defaults and what the configuration says. `ranks` are
-    the ranks of the tensors it takes, `dtype` the widest floating type that it computes in.
+    the ranks of the tensors it takes, `dtype` the widest floating type that it keeps weights in without rounding them.
     """
 
     name: str
@@ -95,7 +93,7 @@ class Subject:
     @property
     def tolerance(self) -> float:
         """The largest deviation from what is expected, as a fraction of the distance travelled, that is agreement."""
-        usual = self.published.tolerance if self.published else 1e-6
+        usual = self.published.tolerance_with(self.settings) if self.published else 1e-6
         return usual if self.dtype == torch.float64 else max(usual, 1e-3)
 
     def suited(self, problem: Problem) -> Problem:
@@ -103,8 +101,8 @@ class Subject:
         return problem.of_shapes(lambda shape: len(shape) in self.ranks)
 
     def follow(self, problem: Problem, steps: int, how: Follow | None = None) -> Trajectory:
-        """Take steps on a problem; raises what the optimizer raises."""
-        with _quiet(self.dtype):
+        """Take steps on a problem; raises Refused or Crashed for what the optimizer raises."""
+        with quiet(self.dtype):
             return _Course(self, problem, how or Follow()).run(steps)
 
 
@@ -115,27 +113,42 @@ def subject(build: Build, given: Mapping[str, Any], published: Published | str |
     to compare with; "auto" finds it by the class.
     """
     try:
-        with _quiet(torch.float32):
+        with quiet(torch.float32):
             kind = type(build([{"params": [torch.zeros(4, 3, requires_grad=True)]}], {}))
-    except REFUSALS as error:
-        raise BadInput(f"optimizer: rejects its arguments: {_line(error)}") from error
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"optimizer: rejects its arguments: {line(error)}") from error
     rule = rule_of(kind) if published == "auto" else published
     assert not isinstance(rule, str)
     settings = {**signature_defaults(kind), **given}
+    if published == "auto" and rule and rule.lacking(settings):
+        rule = None  # derived from a class with a rule, with a constructor of its own
     problem: Exception | None = None
     for dtype in (torch.float64, torch.float32):
         for ranks in ((1, 2), (2,)):
             found = Subject(kind.__name__, build, kind, settings, rule, dtype, ranks)
             try:
                 trajectory = found.follow(found.suited(quadratic()), 2)
-            except REFUSALS as error:
+            except (Refused, Crashed) as error:
                 problem = error
                 continue
-            if np.isfinite(trajectory.weights).all():
+            if not np.isfinite(trajectory.weights).all():
+                problem = ValueError("its weights are not finite after two steps on a quadratic")
+            elif dtype == torch.float32 or not _rounded(trajectory):
                 return found
-            problem = ValueError("its weights are not finite after two steps on a quadratic")
     assert problem is not None
-    raise BadInput(f"optimizer: {kind.__name__} cannot be audited: {_line(problem)}")
+    raise BadInput(f"optimizer: {kind.__name__} cannot be audited: {line(problem)}")
+
+
+def _rounded(trajectory: Trajectory) -> bool:
+    """Return whether all weights are float32 numbers after a step, which the starts in float64 are not.
+
+    bitsandbytes takes weights in float64 and rounds them: its double precision is single precision.
+    """
+    ends = trajectory.weights[-1]
+    with np.errstate(over="ignore"):
+        return bool((ends == ends.astype(np.float32)).all()) and bool(ends.any())
 
 
 def signature_defaults(kind: type) -> dict[str, Any]:
@@ -145,12 +158,8 @@ def signature_defaults(kind: type) -> dict[str, Any]:
     return {p.name: p.default for p in named if p.default is not inspect.Parameter.empty}
 
 
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 @contextlib.contextmanager
-def _quiet(dtype: torch.dtype) -> Iterator[None]:
+def quiet(dtype: torch.dtype) -> Iterator[None]:
     """Let nothing an optimizer draws or warns of reach the caller.
 
     Scalars that torch's optimizers keep as tensors (step counts, NAdam's product) have the default type of torch, which
@@ -184,12 +193,14 @@ class _Course:
         parts = [self.weights[size * group : size * (group + 1)] for group in range(number)]
         settings = self.how.group_settings or ({},)
         groups = [{"params": part, **own} for part, own in zip(parts, settings, strict=True)]
-        self.optimizer = self.subject.build(groups, self.how.changes)
+        with constructing(self.how.changes, number):
+            self.optimizer = self.subject.build(groups, self.how.changes)
         train = getattr(self.optimizer, "train", None)
         if callable(train):
             train()
         self.own_lrs: list[Any] = [group.get("lr") for group in self.optimizer.param_groups]
-        self.take = (self.how.steps_of or _own_step)(self.optimizer)
+        with stepping(1, self.how.changes):
+            self.take = (self.how.steps_of or _own_step)(self.optimizer)
 
     def run(self, steps: int) -> Trajectory:
         seen = [self._flat()]
@@ -200,7 +211,7 @@ class _Course:
             self._step(step)
             seen.append(self._flat())
             if step == self.how.reload_after:
-                self._reload()
+                self._reload(step)
         return Trajectory(np.stack(seen), _state_of(self.optimizer, self.weights))
 
     def _step(self, step: int) -> None:
@@ -212,14 +223,18 @@ class _Course:
                 value = self.problem.loss([own.detach().double().numpy() for own in self.weights], step)
                 return torch.tensor(float(value), dtype=self.subject.dtype)
 
-            optimizer.step(closure)
+            with stepping(step, self.how.changes):
+                optimizer.step(closure)
             return
         self._differentiate(step)
         if self.subject.takes_hessian and not self.how.graph:
             diagonals = [self.problem.curvature(index, step) for index in range(len(self.weights))]
-            optimizer.step(hessian=[torch.tensor(own, dtype=self.subject.dtype) for own in diagonals])
+            hessian = [torch.tensor(own, dtype=self.subject.dtype) for own in diagonals]
+            with stepping(step, self.how.changes):
+                optimizer.step(hessian=hessian)
         else:
-            self.take()
+            with stepping(step, self.how.changes):
+                self.take()
 
     def _differentiate(self, step: int) -> None:
         """Set the gradients anew: some optimizers change them in place."""
@@ -236,15 +251,17 @@ class _Course:
         for index in self.how.skipping:
             self.weights[index].grad = None
 
-    def _reload(self) -> None:
+    def _reload(self, step: int) -> None:
         """Go on in copies of the weights, with a new optimizer and a state that has been on a disk."""
         disk = io.BytesIO()
-        torch.save(copy.deepcopy(self.optimizer.state_dict()), disk)
+        with reloading(step):
+            torch.save(copy.deepcopy(self.optimizer.state_dict()), disk)
         disk.seek(0)
         self.weights = [own.detach().clone().requires_grad_(own.requires_grad) for own in self.weights]
         lrs = self.own_lrs
         self._start()
-        self.optimizer.load_state_dict(torch.load(disk, weights_only=False))
+        with reloading(step):
+            self.optimizer.load_state_dict(torch.load(disk, weights_only=False))
         self.own_lrs = lrs
 
     def _flat(self) -> Array:
@@ -285,8 +302,8 @@ def follow_rule(
             h = {**settings, **(group_settings[index // size] if group_settings else {})}
             h["lr"] = h["lr"] * (lrs[step - 1] if lrs else 1.0)
             h["hessian"] = problem.curvature(index, step)
-            gradient = problem.gradient(index, own, step) * (-1.0 if h.get("maximize") else 1.0)
             with np.errstate(all="ignore"):
+                gradient = problem.gradient(index, own, step) * (-1.0 if h.get("maximize") else 1.0)
                 weights[index] = published.rule(h, states[index], own, gradient, step)
         seen.append(np.concatenate([own.ravel() for own in weights]))
     return Trajectory(np.stack(seen), np.zeros(0))

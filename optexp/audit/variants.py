@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from optexp.audit import problems
 from optexp.audit.checks import Check, Deviation, deviation, failed, not_applicable, passed
+from optexp.audit.exceptions import Crashed, Refused, constructing, stepping
 from optexp.audit.hyperparameters import SWITCHES, alternatives, contexts, entries
-from optexp.audit.subject import REFUSALS, Follow, Subject, Trajectory
+from optexp.audit.subject import Follow, Subject, Trajectory
 from optexp.errors import BadInput, Unstackable
 from optexp.optimizers.stacked import settings_of, stacked_rule
 from optexp.optimizers.stepping import direct_step
@@ -43,7 +44,8 @@ def variant_checks(subject: Subject, compiled: bool) -> Iterator[Check]:
         yield _agrees(subject, "agrees: compiled", wanted[:1], plain, _compiled_step, steps=5)
 
 
-Compared = tuple[dict[str, Any], Trajectory]
+Compared = tuple[dict[str, Any], Trajectory | Crashed]
+"""Settings with what single-tensor code does in them."""
 
 
 def _settings_to_compare(subject: Subject, plain: Mapping[str, Any]) -> list[Compared]:
@@ -59,8 +61,10 @@ def _settings_to_compare(subject: Subject, plain: Mapping[str, Any]) -> list[Com
             continue
         try:
             found.append((changes, _followed(subject, {**plain, **changes}, None)))
-        except REFUSALS:
+        except Refused:
             continue  # these values do not go together
+        except Crashed as error:
+            found.append((changes, error))
     return found
 
 
@@ -75,26 +79,41 @@ def _agrees(
     tolerance = max(TOLERANCE, 0.0 if subject.dtype == torch.float64 else 1e-4)
     largest, compared, refusal = 0.0, 0, ""
     for changes, expected in wanted:
+        if isinstance(expected, Crashed):
+            return _crashing(name, expected, changes, "single-tensor code: ")
         try:
             found = _followed(subject, {**changes, **switches}, steps_of, steps)
-        except REFUSALS as error:
-            refusal = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        except Refused as error:
+            refusal = f"{subject.name} refuses it here: {error}"
             continue
-        compared += 1
+        except Crashed as error:
+            return _crashing(name, error, changes)
         off = deviation(found.weights, expected.weights[: steps + 1], tolerance)
         if off.step is not None:
             return _deviating(name, off, changes, "single-tensor code")
+        short = off.too_short()
+        if short:
+            refusal = short
+            continue
+        compared += 1
         largest = max(largest, off.largest)
     if not compared:
-        return not_applicable(name, f"{subject.name} refuses it here: {refusal}")
+        return not_applicable(name, refusal)
     told = f"as single-tensor code within {largest:.1e} of the distance, in {compared} settings, {steps} steps each"
     return passed(name, told, largest=largest, settings=compared)
 
 
 def _deviating(name: str, off: Deviation, changes: Mapping[str, Any], than: str) -> Check:
-    with_what = ", ".join(f"{key}={value}" for key, value in changes.items()) or "the configured settings"
-    told = f"{off.told()} in {than}, with {with_what}"
-    return failed(name, told, off.step, found=off.found, expected=off.expected, settings=with_what)
+    told = f"{off.told()} in {than}, with {_settings(changes)}"
+    return failed(name, told, off.step, found=off.found, expected=off.expected, settings=_settings(changes))
+
+
+def _crashing(name: str, error: Crashed, changes: Mapping[str, Any], where: str = "") -> Check:
+    return failed(name, f"{where}{error}, with {_settings(changes)}", error.step, settings=_settings(changes))
+
+
+def _settings(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in changes.items()) or "the configured settings"
 
 
 def _compiled_step(optimizer: Optimizer) -> Callable[[], Any]:
@@ -118,14 +137,20 @@ def _stacked(subject: Subject, wanted: list[Compared]) -> Check:
         return not_applicable(name, "members of a sweep are trained one by one")
     largest, compared = 0.0, 0
     for changes, expected in wanted:
+        if isinstance(expected, Crashed):
+            continue  # there is nothing to agree with; the variants above tell it
         try:
             found = _follow_stacked(subject, rule, changes)
-        except (Unstackable, *REFUSALS, BadInput):
+        except (Unstackable, BadInput, Refused):
             continue
-        compared += 1
+        except Crashed as error:
+            return _crashing(name, error, changes)
         off = deviation(found, expected.weights, TOLERANCE)
         if off.step is not None:
             return _deviating(name, off, changes, "torch")
+        if off.too_short():
+            continue
+        compared += 1
         largest = max(largest, off.largest)
     if not compared:
         return not_applicable(name, "members with these settings are trained one by one")
@@ -138,7 +163,8 @@ def _follow_stacked(subject: Subject, rule: Any, changes: Mapping[str, Any]) -> 
     """Train two equal members together, so that the member axis is really there; returns the first one's weights."""
     problem = subject.suited(problems.sparse_gradient())
     single = [torch.tensor(start, dtype=subject.dtype, requires_grad=True) for start in problem.starts]
-    settings = settings_of(subject.build([{"params": single}], changes))
+    with constructing(changes):
+        settings = settings_of(subject.build([{"params": single}], changes))
     parameters = {str(i): nn.Parameter(torch.stack([own.detach()] * 2)) for i, own in enumerate(single)}
     stack = rule(parameters, [list(parameters)], [settings, settings])
     seen = [_first_member(parameters)]
@@ -146,7 +172,8 @@ def _follow_stacked(subject: Subject, rule: Any, changes: Mapping[str, Any]) -> 
         for index, stacked in enumerate(parameters.values()):
             gradient = problem.gradient(index, stacked[0].detach().double().numpy(), step)
             stacked.grad = torch.tensor(np.stack([gradient] * 2), dtype=subject.dtype)
-        stack.step([settings[0]["lr"]] * 2)
+        with stepping(step):
+            stack.step([settings[0]["lr"]] * 2)
         seen.append(_first_member(parameters))
     return np.stack(seen)
 

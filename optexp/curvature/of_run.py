@@ -70,6 +70,10 @@ class Checkpoint:
     largest_lr: float
     notes: list[str]
 
+    def is_that_of(self, other: Checkpoint) -> bool:
+        """Return whether both are one checkpoint of one run, however its directory is written."""
+        return self.name == other.name and self.run.path.resolve() == other.run.path.resolve()
+
     def draws(self, seed: int, purpose: str, signs: bool = False) -> Callable[[], Tensor]:
         """Return what draws random vectors [P], the same sequence for the same seed: normal numbers, or signs."""
         generator = streams.generator(seed, purpose)

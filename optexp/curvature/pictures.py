@@ -57,7 +57,7 @@ def landscape(
         place = between(checkpoint.loss, other.training.model.state_dict(), y_way)
         panel = _towards(checkpoint, other, place, slicing)
         panels.append(panel)
-        marks = {checkpoint.run.name: (0.0, 0.0), other.run.name: (1.0, 0.0)}
+        marks = {label: (x, 0.0) for label, x in panel.marks.items()}
         xlabel, reach = "from the one to the other", (-0.5, 1.5)
         height = barrier(panel.positions, panel.lines[0][1])
     else:
@@ -106,7 +106,26 @@ def _at_random(checkpoint: Checkpoint, slicing: Slicing, seed: int) -> Panel:
 def _towards(checkpoint: Checkpoint, other: Checkpoint, place: Place, slicing: Slicing) -> Panel:
     positions = spread(-0.5, 1.5, slicing.points if slicing.points % 4 == 1 else 4 * (slicing.points // 4) + 5)
     train, val = line([checkpoint.loss, checkpoint.validation], place, positions)
-    marks = {checkpoint.run.name: 0.0, other.run.name: 1.0}
+    marks = dict(zip(ends(checkpoint, other), (0.0, 1.0), strict=True))
     return Panel(
         "between the checkpoints", "share of the way", positions, [("", train, "train"), ("", val, "val")], marks=marks
     )
+
+
+SHORT = 12
+"""Characters that two names may begin with alike: a picture has room for the first 18 of each."""
+
+
+def ends(first: Checkpoint, second: Checkpoint) -> tuple[str, str]:
+    """Return a name for each of two checkpoints, told apart by what differs: checkpoint and step of one run, names of
+    runs, or of runs of one name the folders in which their paths differ.
+    """
+    one, other = first.run.path.resolve(), second.run.path.resolve()
+    if one == other:
+        return f"{first.name}, step {first.step:,}", f"{second.name}, step {second.step:,}"
+    # From the end on; the root is a part of both, so that the shorter path has one left where it ends.
+    pairs = zip(reversed(one.parts), reversed(other.parts), strict=False)
+    names = next((a, b) for a, b in pairs if a != b)
+    letters = enumerate(zip(*names, strict=False))
+    alike = next((place for place, (a, b) in letters if a != b), min(map(len, names)))
+    return names if alike <= SHORT else ("…" + names[0][alike - 1 :], "…" + names[1][alike - 1 :])

@@ -19,7 +19,7 @@ from optexp.optimizer_table.outcomes import Curve, Outcome, median_steps, outcom
 from optexp.optimizer_table.plan import Contestant, Plan
 from optexp.records.console import say
 from optexp.records.numbers import setting
-from optexp.studies.statistics import t_interval
+from optexp.statistics import t_interval
 from optexp.sweeps.members import train_members
 from optexp.sweeps.record import SweepRecord
 

@@ -11,20 +11,29 @@ from typing import Any
 from torch.optim import Optimizer
 
 Group = Mapping[str, Any]
+Condition = Callable[[Optimizer], bool]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One line about what is wrong, where it is documented, and for which settings and versions it holds."""
+    """One line about what is wrong, where it is documented, and for which settings and versions it holds.
+
+    `ignores_schedule`: some steps do not read the learning rate that is set for them, so that neither a schedule nor a
+    range test acts.
+    """
 
     text: str
     reference: str
-    holds: Callable[[Group], bool] = lambda group: True
+    holds: Condition = lambda optimizer: True
     fixed_in: str | None = None
+    ignores_schedule: bool = False
 
 
-def _has_momentum(group: Group) -> bool:
-    return bool(group.get("momentum"))
+def _in_a_group(condition: Callable[[Group], bool]) -> Condition:
+    return lambda optimizer: any(condition(group) for group in optimizer.param_groups)
+
+
+_has_momentum = _in_a_group(lambda group: bool(group.get("momentum")))
 
 
 _ISSUES = "github.com/kozistr/pytorch_optimizer"
@@ -50,7 +59,7 @@ KNOWN_FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(
             "weight_decay has no effect",
             f"{_ISSUES}/pull/518",
-            lambda group: bool(group.get("weight_decay")),
+            _in_a_group(lambda group: bool(group.get("weight_decay"))),
             fixed_in="3.11.0",
         ),
     ),
@@ -58,24 +67,32 @@ KNOWN_FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(
             "momentum has no effect: it is kept in the gradients, which every step computes anew (scion keeps its own)",
             "its implementation",
-            lambda group: group.get("momentum") != 1.0,
+            _in_a_group(lambda group: group.get("momentum") != 1.0),
         ),
     ),
     "pytorch_optimizer.AdaFactor": (
         Fault(
             "lr and the schedule have no effect: relative_step is true; +optimizer.relative_step=false lets them act",
             "its documentation",
-            lambda group: bool(group.get("relative_step")),
+            _in_a_group(lambda group: bool(group.get("relative_step"))),
+            ignores_schedule=True,
         ),
     ),
     "pytorch_optimizer.ApolloDQN": (
         Fault(
-            "the schedule has no effect in its own warmup, which lasts warmup_steps steps and goes to optimizer.lr",
+            "the schedule has no effect in its own warmup, which lasts warmup_steps steps and goes to optimizer.lr; "
+            "+optimizer.warmup_steps=0 leaves it out",
             "its implementation",
+            lambda optimizer: getattr(optimizer, "warmup_steps", 0) > 1,  # no key of its groups
+            ignores_schedule=True,
         ),
     ),
     "torch.Rprop": (
-        Fault("lr is the size of the first step only: the schedule has no effect", "docs.pytorch.org, Rprop"),
+        Fault(
+            "lr is the size of the first step only: the schedule has no effect",
+            "docs.pytorch.org, Rprop",
+            ignores_schedule=True,
+        ),
     ),
 }
 """Package and class to what is known about it; found by reading and by running, and kept by tests/optimizers."""
@@ -86,17 +103,45 @@ def known_faults(optimizer: Optimizer, version: str | None = None) -> list[str]:
 
     `version` is that of its package, by default the installed one.
     """
+    return [_line(optimizer, fault, version) for fault in _holding(optimizer, version)]
+
+
+def ignored_schedule(optimizer: Optimizer, version: str | None = None) -> str | None:
+    """Return the line that says why a learning rate that is set for a step has no effect; None where it has one."""
+    found = (_line(optimizer, fault, version) for fault in _holding(optimizer, version) if fault.ignores_schedule)
+    return next(found, None)
+
+
+def has_entry(target: Callable[..., Any]) -> bool:
+    """Return whether anything is known of a class, whatever its settings."""
+    return isinstance(target, type) and _key(target) in KNOWN_FAULTS
+
+
+def _key(kind: type) -> str:
+    return f"{_package(kind)}.{kind.__name__}"
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.split(".")[0]
+
+
+def _holding(optimizer: Optimizer, version: str | None) -> list[Fault]:
+    """Return the faults that the version has and that the settings show."""
     kind = type(optimizer)
-    package = kind.__module__.split(".")[0]
-    lines = []
-    for fault in KNOWN_FAULTS.get(f"{package}.{kind.__name__}", ()):
-        number = version or importlib.metadata.version(package)
-        if fault.fixed_in is not None and _numbers(number) >= _numbers(fault.fixed_in):
-            continue
-        if any(fault.holds(group) for group in optimizer.param_groups):
-            fixed = f"; fixed in {package} {fault.fixed_in}" if fault.fixed_in else ""
-            lines.append(f"{kind.__name__} of {package} {number}: {fault.text} ({fault.reference}{fixed})")
-    return lines
+    found = []
+    for fault in KNOWN_FAULTS.get(_key(kind), ()):
+        number = version or importlib.metadata.version(_package(kind))
+        is_fixed = fault.fixed_in is not None and _numbers(number) >= _numbers(fault.fixed_in)
+        if not is_fixed and fault.holds(optimizer):
+            found.append(fault)
+    return found
+
+
+def _line(optimizer: Optimizer, fault: Fault, version: str | None) -> str:
+    package = _package(type(optimizer))
+    number = version or importlib.metadata.version(package)
+    fixed = f"; fixed in {package} {fault.fixed_in}" if fault.fixed_in else ""
+    return f"{type(optimizer).__name__} of {package} {number}: {fault.text} ({fault.reference}{fixed})"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

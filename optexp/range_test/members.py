@@ -18,14 +18,20 @@ from optexp.engine.runtime import prepare
 from optexp.engine.single import SingleRun
 from optexp.errors import BadInput, Unstackable
 from optexp.fuse import fuse, unfusable
+from optexp.range_test.lr_effect import refuse_ignored_lr
 
 Program = SingleRun | FusedRuns
 T = TypeVar("T")
 
 
 def template(config: dict[str, Any], engine: Engine, choices: Mapping[str, str | None]) -> Training:
-    """Assemble the run that the copies are made of; it is never trained. Raises BadInput as `assemble` does."""
-    return assemble(config, engine, choices)
+    """Assemble the run that the copies are made of; it is never trained.
+
+    Raises BadInput as `assemble` does, and for an optimizer that does not read the learning rate of every step.
+    """
+    run = assemble(config, engine, choices)
+    refuse_ignored_lr(run.optimizer, choices.get("optimizer"))
+    return run
 
 
 def seeds_for(seed: int, purpose: str, number: int) -> list[int]:

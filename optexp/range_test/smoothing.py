@@ -18,7 +18,8 @@ Array = NDArray[np.float64]
 
 def decay_per_step(width: float, steps_per_decade: float) -> float:
     """Return the β with which weights fall by a factor of e over `width` decades of the learning rate."""
-    return math.exp(-1 / (width * steps_per_decade)) if width > 0 else 0.0
+    steps = width * steps_per_decade
+    return math.exp(-1 / steps) if steps > 0 else 0.0
 
 
 class Trailing:

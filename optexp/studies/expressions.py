@@ -15,8 +15,8 @@ from statistics import fmean
 from typing import NoReturn
 
 from optexp.errors import BadInput, listed, nearest
+from optexp.statistics import combinations, factorial_effect
 from optexp.studies.measures import Censored
-from optexp.studies.statistics import combinations, factorial_effect
 
 Numbers = Mapping[tuple[str, str], float | None]
 """What was measured on one seed, by arm and measure; None where a run gave nothing."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from optexp.config.compose import Composer
+from optexp.ending import ended_by_signals, status_of
 from optexp.errors import BadInput, Exit, StorageError
 from optexp.records.console import relative, say
 from optexp.records.files import write_atomically
@@ -19,7 +20,6 @@ from optexp.report.tables import Column, print_table
 from optexp.studies.page import write_page
 from optexp.studies.runner import Conducted, StudyFailedError, check_study, check_words
 from optexp.studies.study import Study, read_studies, read_study_text
-from optexp.sweeps.ending import ended_by_signals, status_of
 
 PAGE_FILE = "studies.md"
 

@@ -26,9 +26,9 @@ from optexp.records.provenance import environment, git_state
 from optexp.records.reading import flat, read_run
 from optexp.records.run_directory import RUN_FILE, STUDY_FILE, SWEEP_FILE
 from optexp.report.html import write_study
+from optexp.statistics import Interval, bootstrap_interval, shared_level, t_interval, verdict
 from optexp.studies import probes
 from optexp.studies.measures import FINISHED, measured
-from optexp.studies.statistics import Interval, bootstrap_interval, shared_level, t_interval, verdict
 from optexp.studies.study import FIRST_TUNING_SEED, Answer, Study, factor_effects
 from optexp.sweeps.members import check_members, composed_member, train_members
 from optexp.sweeps.record import MemberRecord, SweepRecord

@@ -51,6 +51,12 @@ def contestants(composed: Composed, names: Sequence[str], weight_decay: float | 
 def _contestant(composer: Composer, name: str, trusted: Sequence[str], weight_decay: float | None) -> Contestant:
     entry, *changes = name.split()
     try:
+        for change in changes:
+            if change.lstrip("+~").partition("=")[0] == "lr":
+                raise BadInput(
+                    f"{change}: the learning rate is tuned (task.lowest_rate, task.highest_rate); "
+                    "allowed are other arguments"
+                )
         found = composer.compose([f"optimizer={entry}", *map(_word, changes)])
         check(found.config, found.choices)
         node = found.config["optimizer"]

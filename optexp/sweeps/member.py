@@ -13,11 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from optexp.config.compose import Composed, plain
+from optexp.ending import Ended
 from optexp.errors import BadInput, Exit, StorageError
 from optexp.records.provenance import config_hash
 from optexp.records.reading import read_run
 from optexp.records.run_directory import RUN_FILE
-from optexp.sweeps.ending import Ended
 from optexp.sweeps.record import SWEEP_FILE, SweepRecord, note_end, record_failure
 from optexp.tasks import check_composed, prepare
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optexp.config.compose import Composed, Composer
+from optexp.ending import ended_by_signals, status_of
 from optexp.errors import BadInput, Exit
 from optexp.records.console import relative
 from optexp.records.run_directory import RUN_FILE
-from optexp.sweeps.ending import ended_by_signals, status_of
 from optexp.sweeps.hydra_words import FUSED_LAUNCHER
 from optexp.sweeps.plan import Entry
 from optexp.sweeps.record import GOOD_ENDS, SweepRecord

@@ -16,11 +16,11 @@ from typing import Any
 
 from optexp.config.compose import Composed, Composer, quoted
 from optexp.config.launch import claimed_directory, hydra_command_line, launch_alone, launch_sweep
+from optexp.ending import ended_by_signals, status_of
 from optexp.errors import BadInput, Exit
 from optexp.records.console import relative, say
 from optexp.records.reading import flat, read_run
 from optexp.sweeps.children import Children, Died, can_fork
-from optexp.sweeps.ending import ended_by_signals, status_of
 from optexp.sweeps.hydra_words import FUSED_LAUNCHER, is_foreign, separated, why_hydra, words_of_params
 from optexp.sweeps.member import run_member
 from optexp.sweeps.members import composed_member, conclude, fused_launcher

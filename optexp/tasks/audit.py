@@ -118,12 +118,9 @@ _COLUMNS = [
 def _missing(subject: Subject) -> str | None:
     """Return why a rule that the user names cannot be followed with the optimizer's arguments."""
     assert subject.published is not None
-    lacking = [name for name in ("lr", *sorted(subject.published.arguments)) if name not in subject.settings]
-    needed = [
-        name for name in lacking if name not in ("maximize", "weight_decouple", "fixed_decay", "decoupled_weight_decay")
-    ]
-    if needed:
-        return f"{subject.name} has no argument {listed(dict.fromkeys(needed))}, which this rule reads"
+    lacking = subject.published.lacking(subject.settings)
+    if lacking:
+        return f"{subject.name} has no argument {listed(lacking)}, which this rule reads"
     return None
 
 

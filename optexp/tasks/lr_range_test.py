@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from optexp.config.compose import Composed
 from optexp.config.schema import Engine
 from optexp.config.settings import task_settings
-from optexp.config.values import Above, AtLeast
+from optexp.config.values import Above, AtLeast, Between
 from optexp.errors import BadInput, StorageError
 from optexp.instruments.step_size import effective_lr
 from optexp.range_test.advice import LARGEST_SPREAD, Advice, advise
@@ -42,6 +42,12 @@ LENGTHS = (
 )
 """Keys of the engine that say how a training proceeds; a range test is none."""
 
+LOWEST_RATE, HIGHEST_RATE = 1e-30, 1e30
+"""Beyond these, an optimizer's step size leaves the range of float32."""
+
+NARROWEST = 1.1
+"""The end of the range over its start, at least: slopes need rates that differ in their floating-point digits."""
+
 SECONDS_BETWEEN_LINES = 20.0
 
 
@@ -49,8 +55,8 @@ SECONDS_BETWEEN_LINES = 20.0
 class LrRangeTestSettings:
     """See conf/task/lr_range_test.yaml."""
 
-    start_lr: Annotated[float, Above(0)] = 1e-7
-    end_lr: Annotated[float, Above(0)] = 10.0
+    start_lr: Annotated[float, Between(LOWEST_RATE, HIGHEST_RATE)] = 1e-7
+    end_lr: Annotated[float, Between(LOWEST_RATE, HIGHEST_RATE)] = 10.0
     num_iter: Annotated[int, AtLeast(20)] = 1000
     seeds: Annotated[int, AtLeast(1)] = 5
     smoothing: Annotated[float, AtLeast(0)] = 0.2
@@ -60,8 +66,14 @@ class LrRangeTestSettings:
     confirm_steps: Annotated[int, AtLeast(1)] = 300
 
     def __post_init__(self) -> None:
-        if self.end_lr <= self.start_lr:
-            raise BadInput(f"end_lr={self.end_lr:g}: allowed is a number > task.start_lr={self.start_lr:g}")
+        ratio = self.end_lr / self.start_lr
+        if ratio < NARROWEST * (1 - 1e-9):
+            least = f"task.start_lr={self.start_lr:g}, by a factor of {NARROWEST} at least"
+            raise BadInput(f"end_lr={self.end_lr:g}: allowed is a number > {least}")
+        decades = math.log10(ratio)
+        if self.smoothing > decades * (1 + 1e-9):
+            most = f"{decades:.4g}, the decades from task.start_lr to task.end_lr"
+            raise BadInput(f"smoothing={self.smoothing:g}: allowed is a number from 0 to {most}")
         if self.confirm and self.seeds < 3:
             raise BadInput(f"seeds={self.seeds}: task.confirm=true needs an interval; allowed is an integer ≥ 3")
 
@@ -87,6 +99,8 @@ class LrRangeTest:
 
     def _work(self, path: Path) -> Found:
         given, start = self.settings, time.perf_counter()
+        for note in self.training.notes:
+            say(f"note: {note}")
         seeds = seeds_for(self.training.seed, "range test", given.seeds)
         curves, why_alone = run_curves(self.training, self.sweep, seeds, given.fused, _Progress())
         advice = advise(curves, self.sweep)
@@ -225,6 +239,7 @@ class LrRangeTest:
         return {
             "trusted": advice.trusted,
             "problems": advice.problems,
+            "notes": self.training.notes,
             "window": low_high,
             "window_effective": None if low_high is None else [lr * self.amplification for lr in low_high],
             "middle": advice.middle,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from optexp.config.check import GROUPS_OF_A_TRAINING
 from optexp.config.compose import Composed
@@ -34,10 +34,20 @@ class SharpnessSettings(Measuring):
 
     run: str | None = None
     between: str | None = None
+    between_checkpoint: Literal["last", "best"] | None = None
     points: Annotated[int, AtLeast(3)] = 41
     directions: Annotated[int, AtLeast(0)] = 2
     plane_points: Annotated[int, AtLeast(0)] = 17
     radius: Annotated[float, Above(0)] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.between_checkpoint is not None and self.between is None:
+            raise BadInput(f"between_checkpoint={self.between_checkpoint}: is that of task.between=DIR, which is null")
+
+    @property
+    def at_other_end(self) -> Measuring:
+        """How the checkpoint of task.between is read."""
+        return dataclasses.replace(self, checkpoint=self.between_checkpoint or self.checkpoint)
 
 
 class Sharpness:
@@ -58,7 +68,12 @@ class Sharpness:
         self.checkpoint = _loaded("run", settings.run, settings, self.seed, trust)
         self.other = None
         if settings.between is not None:
-            self.other = _loaded("between", settings.between, settings, self.seed, trust)
+            self.other = _loaded("between", settings.between, settings.at_other_end, self.seed, trust)
+            if self.other.is_that_of(self.checkpoint):
+                raise BadInput(
+                    f"task.between={settings.between}: is checkpoint '{self.other.name}' of task.run itself; "
+                    "allowed are another run and another task.between_checkpoint"
+                )
             try:
                 check_fits(self.checkpoint.training.model.state_dict(), self.other.training.model.state_dict())
             except BadInput as error:
@@ -77,12 +92,14 @@ class Sharpness:
 
     def _work(self, path: Path) -> Found:
         checkpoint, settings = self.checkpoint, self.settings
-        for note in checkpoint.notes:
+        for note in [*checkpoint.notes, *(self.other.notes if self.other is not None else [])]:
             say(f"  {note}")
         say(
             f"{relative(checkpoint.run.path)} at step {checkpoint.step:,} ({checkpoint.name}): "
             f"{checkpoint.loss.size:,} weights, {checkpoint.samples:,} samples"
         )
+        if self.other is not None:
+            say(f"to {relative(self.other.run.path)} at step {self.other.step:,} ({self.other.name})")
         found = measure(checkpoint, settings, self.seed)
         row = numbers(checkpoint, found)
         slicing = Slicing(settings.points, settings.directions, settings.plane_points, settings.radius)
@@ -100,6 +117,7 @@ class Sharpness:
             "run": str(checkpoint.run.path),
             "checkpoint": checkpoint.name,
             "step": checkpoint.step,
+            "between": self._between(),
             "samples": checkpoint.samples,
             "parameters": checkpoint.loss.size,
             "lr": checkpoint.lr,
@@ -111,6 +129,11 @@ class Sharpness:
         }
         metrics = {f"sharpness/{name}": value for name, value in row.items()}
         return Found(metrics, result, row["top_eigenvalue"])
+
+    def _between(self) -> dict[str, Any] | None:
+        if self.other is None:
+            return None
+        return {"run": str(self.other.run.path), "checkpoint": self.other.name, "step": self.other.step}
 
 
 def _loaded(key: str, name: str, settings: Measuring, seed: int, trust: Sequence[str]) -> Checkpoint:

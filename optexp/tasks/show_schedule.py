@@ -20,6 +20,7 @@ from optexp.config.settings import task_settings
 from optexp.config.values import Above, AtLeast
 from optexp.errors import BadInput, StorageError
 from optexp.instruments.step_size import effective_lr
+from optexp.range_test.lr_effect import faults_without_model
 from optexp.records.console import relative, say
 from optexp.records.files import write_atomically
 from optexp.records.numbers import setting
@@ -50,6 +51,7 @@ class ShowSchedule:
         self.total = self._total()
         self.base_lr = self._base_lr()
         self.factor = _effective_factor(composed.config)
+        self.faults = faults_without_model(composed.config["optimizer"], composed.config["trust"])
         node = composed.config["schedule"]
         target = build.locate("schedule", node.get("_target_"), composed.config["trust"])
         build.check_arguments("schedule", target, build.arguments(node))
@@ -158,7 +160,7 @@ class ShowSchedule:
             notes.append(f"in {self.total:,} steps the learning rate never changes after warm-up")
         if not all(map(math.isfinite, rates)):
             notes.append("the learning rate grows beyond all numbers")
-        return notes
+        return [*notes, *self.faults]
 
     def _write(self, path: Path, steps: Sequence[int], rates: Sequence[float]) -> None:
         from optexp.report.figures.schedule import schedule_figure

@@ -166,7 +166,10 @@ def _shown(contestant: Contestant) -> dict[str, Any]:
 
 
 def _facts(surface: functions.Surface, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return everything about a surface: what it is, and of each optimizer tuning, main numbers and paths."""
+    """Return everything about a surface: what it is, and of each optimizer tuning, main numbers and paths.
+
+    `paths` is how many there were; `drawn_paths` are those that the pictures show, one from each start.
+    """
     return {
         "formula": surface.formula,
         "minima": surface.minima,
@@ -180,7 +183,7 @@ def _facts(surface: functions.Surface, outcomes: Sequence[Outcome]) -> dict[str,
                 "arrivals": outcome.arrivals,
                 "diverged_paths": outcome.diverged,
                 "mean_losses": _mean_losses(outcome),
-                "paths": _drawn(surface, outcome),
+                "drawn_paths": _drawn(surface, outcome),
             }
             for outcome in outcomes
         ],

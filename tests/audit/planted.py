@@ -164,3 +164,88 @@ class ReleasedSGDW(_Planted):
             return g + group["weight_decay"] * w
         w.mul_(1 - group["lr"] * group["weight_decay"])
         return g
+
+
+class LosesState(torch.optim.SGD):
+    """SGD whose state cannot be loaded."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        raise KeyError("momentum_buffer")
+
+
+class OneGroup(torch.optim.SGD):
+    """SGD whose constructor, or step, takes no second parameter group."""
+
+    at = "constructor"
+
+    def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(params, *args, **kwargs)
+        if self.at == "constructor" and len(self.param_groups) > 1:
+            raise IndexError("list index out of range")
+
+    def step(self, closure: Any = None) -> Any:
+        if self.at == "step" and len(self.param_groups) > 1:
+            raise IndexError("list index out of range")
+        return super().step(closure)
+
+
+class SaysOneGroup(torch.optim.SGD):
+    """SGD that says that it takes one parameter group only, as torch's L-BFGS does."""
+
+    def __init__(self, params: Any, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)
+        if len(self.param_groups) > 1:
+            raise ValueError("SaysOneGroup doesn't support per-parameter options (parameter groups)")
+
+
+class NeedsGradients(torch.optim.SGD):
+    """SGD that divides by the gradient's length, and raises where it is 0."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for own in group["params"]:
+                if own.grad is not None:
+                    1 / float(own.grad.norm())
+        return super().step(closure)
+
+
+class FixedLR(torch.optim.SGD):
+    """SGD that raises once the learning rate is not the first one."""
+
+    def step(self, closure: Any = None) -> Any:
+        lrs = [group["lr"] for group in self.param_groups]
+        if vars(self).setdefault("lrs", lrs) != lrs:
+            raise RuntimeError("lr changed")
+        return super().step(closure)
+
+
+class CrashesWithMomentum(_Planted):
+    """Momentum whose step raises for a momentum of 0, which its constructor takes."""
+
+    def __init__(self, params: Any, lr: float = 0.05, momentum: float = 0.9) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "maximize": False})
+
+    def update(self, group: dict[str, Any], w: Tensor, g: Tensor) -> None:
+        if group["momentum"] != 0.9:
+            raise KeyError("momentum")
+        w.sub_(group["lr"] * g)
+
+
+class SaysWhatItRefuses(CrashesWithMomentum):
+    """The same, whose first step says which argument it does not take."""
+
+    def update(self, group: dict[str, Any], w: Tensor, g: Tensor) -> None:
+        if group["momentum"] != 0.9:
+            raise RuntimeError("momentum must be 0.9 on this device")
+        super().update(group, w, g)
+
+
+class Rounding(torch.optim.SGD):
+    """SGD that takes weights in float64 and rounds them to float32, as bitsandbytes does."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        super().step(closure)
+        for group in self.param_groups:
+            for own in group["params"]:
+                own.copy_(own.float())

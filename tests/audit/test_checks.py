@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from optexp.audit import problems
-from optexp.audit.checks import deviation, first_difference
+from optexp.audit.checks import deviation, first_difference, told_apart
 from optexp.audit.subject import configured, subject
 from optexp.audit.variants import variant_checks
 
@@ -34,6 +34,28 @@ def test_a_comparison_ends_where_the_expected_path_overflows() -> None:
     wild = np.vstack([PATH, [[np.inf, 2.0]]])
     assert deviation(np.vstack([PATH, [[np.nan, 2.0]]]), wild, 1e-9).step is None
     assert deviation(np.vstack([PATH[:2], [[np.nan, 2.0]], [[0, 0]]]), wild, 1e-9).step == 2
+
+
+def test_steps_compared_are_counted_and_too_few_are_told() -> None:
+    wild = np.vstack([PATH, [[1e101, 2.0]], [[np.inf, 2.0]]])
+    off = deviation(wild, wild, 1e-9)
+    assert (off.compared, off.steps, off.step) == (2, 4, None)
+    assert off.over() == "2 of 4 steps (then the expected weights exceed 1e+100)"
+    assert off.too_short(2) is None
+    assert "after step 2" in str(off.too_short())
+    assert deviation(PATH, PATH, 1e-9).too_short() is None  # all that there is
+
+
+def test_early_deviations_show_though_the_weights_diverge_later() -> None:
+    diverging = 2.0 ** np.arange(300)[:, None]
+    off = diverging.copy()
+    off[3] *= 1.01
+    assert deviation(off, diverging, 1e-3).step == 3
+
+
+def test_numbers_that_differ_are_never_printed_alike() -> None:
+    assert told_apart(1.38863, 1.388630032) == ("1.38863", "1.38863003")
+    assert len(set(told_apart(1.0, float(np.nextafter(1.0, 2.0))))) == 2
 
 
 def test_equal_paths_have_no_first_difference_and_overflow_is_one() -> None:

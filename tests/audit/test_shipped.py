@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_line import here
 
 from optexp.audit.audit import audit
@@ -14,6 +15,8 @@ from optexp.audit.checks import FAIL, deviation
 from optexp.audit.conformance import rule_checks
 from optexp.audit.known import KNOWN, known_failure
 from optexp.audit.problems import quadratic
+from optexp.audit.promises import promise_checks
+from optexp.audit.published import PUBLISHED, rule_of
 from optexp.audit.subject import Follow, Subject
 from optexp.config.compose import Composer
 from optexp.tasks import prepare
@@ -80,6 +83,39 @@ def test_known_failures_name_an_upstream_thread_and_a_check() -> None:
         assert repository.count("/") == 1
         assert number.isdigit()
         assert known.meaning
+
+
+@pytest.mark.parametrize(("smallest", "tolerance"), [(4096, 1e-3), (1, 0.23)])
+@pytest.mark.parametrize("entry", sorted(EIGHT_BIT))
+def test_eight_bit_entries_are_adamw_with_state_of_32_bits_for_small_tensors(
+    composer: Composer, entry: str, smallest: int, tolerance: float
+) -> None:
+    """And with 8 bits within what quantization may change."""
+    pytest.importorskip("bitsandbytes")
+    subject = audited(composer, f"optimizer={entry}", f"optimizer.min_8bit_size={smallest}")
+    assert (subject.dtype, subject.tolerance) == (torch.float32, tolerance)
+    checks = [*rule_checks(subject, 200), *promise_checks(subject)]
+    assert [check for check in checks if check.verdict == FAIL] == []
+    largest = max(check.numbers["largest_deviation"] for check in checks if "largest_deviation" in check.numbers)
+    assert largest < 1e-4 if smallest == 4096 else 1e-3 < largest < 0.23
+
+
+@pytest.mark.parametrize(("signed", "below", "changed"), [(True, 1e-2, 0.124), (False, 1e-4, 0.22)])
+def test_the_tolerance_of_8_bits_is_that_of_their_codes(signed: bool, below: float, changed: float) -> None:
+    codes = pytest.importorskip("bitsandbytes").functional.create_dynamic_map(signed=signed).double().numpy()
+    codes = codes[codes > 0]
+    halves = (np.diff(codes) / 2 / codes[:-1])[codes[:-1] > below]
+    assert halves.max() == pytest.approx(changed, rel=0.01)
+
+
+def test_8_bit_classes_have_the_rule_and_memory_of_their_state() -> None:
+    kind = type("PagedAdamW8bit", (torch.optim.AdamW,), {"__module__": "bitsandbytes.optim.adamw"})
+    rule = rule_of(kind)
+    assert rule is PUBLISHED["adamw8bit"]
+    assert [rule.tolerance_with({"min_8bit_size": size}) for size in (4096, 13, 12)] == [1e-3, 1e-3, 0.23]
+    assert rule.bytes_per_parameter is not None
+    assert rule.bytes_per_parameter({"min_8bit_size": 4096}) == 2 + 2 / 64 + 2 / 64
+    assert rule.bytes_per_parameter({"min_8bit_size": 10**6}) == 8
 
 
 def test_eight_bits_need_their_library(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ WITHOUT_TORCH: dict[str, str] = {
     "dataset=digit": "dataset=digit: no such dataset (did you mean 'digits'?)",
     "+experiment=nope": "experiment=nope: no such experiment; choose one of cnn_sgd, exp1_adam_B32,",
     "experiment=null": "experiment=null: choose one of",
-    "task=trian": "task=trian: no such task (did you mean 'train'?); choose one of train",
+    "task=trian": "task=trian: no such task (did you mean 'train'?); choose one of audit, line_fit, lr_range_test,",
     "task.name=other": "task.name=other: no such task; there are ",
     "~optimizer": "optimizer: nothing is chosen; a run needs optimizer=…",
     "~task": "task: nothing is chosen",

@@ -49,7 +49,8 @@ def test_info_shows_how_the_configuration_is_put_together(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("line", "completions"),
     [
-        ("optexp optimizer=ada", {"optimizer=adagrad", "optimizer=adam", "optimizer=adamw"}),
+        ("optexp optimizer=adag", {"optimizer=adagrad"}),
+        ("optexp optimizer=rm", {"optimizer=rmsprop"}),
         ("optexp model=mlp schedule=c", {"schedule=constant", "schedule=cosine", "schedule=cosine_restarts"}),
         ("optexp -m optim", {"optimizer=", "optimizer."}),
         ("optexp model=mlp engine.max", {"engine.max_steps="}),

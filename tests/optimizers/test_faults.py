@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from optexp.errors import BadInput
 from optexp.optimizers import demands
-from optexp.optimizers.faults import KNOWN_FAULTS, known_faults
+from optexp.optimizers.faults import KNOWN_FAULTS, ignored_schedule, known_faults
 from optexp.optimizers.notes import optimizer_notes
 
 
@@ -34,10 +34,22 @@ def test_what_the_table_says_of_the_installed_versions_is_true() -> None:
     for target in (pytorch_optimizer.AdaFactor, pytorch_optimizer.ApolloDQN, torch.optim.Rprop):
         assert torch.equal(trajectory(target), trajectory(target, rate=0.1))
         assert any("schedule has no effect" in line or "no effect" in line for line in known_faults(made(target)))
+        assert "no effect" in str(ignored_schedule(made(target)))
     relative = {"relative_step": False, "lr": 1e-3}
     factor = pytorch_optimizer.AdaFactor
     assert not torch.equal(trajectory(factor, **relative), trajectory(factor, rate=0.1, **relative))
     assert known_faults(made(factor, **relative)) == []
+    apollo = pytorch_optimizer.ApolloDQN
+    assert not torch.equal(trajectory(apollo, warmup_steps=0), trajectory(apollo, rate=0.1, warmup_steps=0))
+    assert known_faults(made(apollo, warmup_steps=0)) == []
+
+
+def test_a_fault_that_leaves_the_schedule_its_effect_is_none_that_ignores_it() -> None:
+    """ASGD is late by a step, SCIONLight has no momentum: both still go by the learning rate that is set."""
+    for target in (torch.optim.ASGD, pytorch_optimizer.SCIONLight):
+        assert len(known_faults(made(target, lr=0.1))) == 1
+        assert ignored_schedule(made(target, lr=0.1)) is None
+        assert not torch.equal(trajectory(target, lr=0.1), trajectory(target, rate=0.1, lr=0.1))
 
 
 def made(target: type[Optimizer], **arguments: Any) -> Optimizer:

@@ -22,6 +22,10 @@ class Mine(torch.optim.SGD):
         self.state.clear()
         return super().step(closure)
 
+class LosesState(torch.optim.SGD):
+    def load_state_dict(self, state_dict):
+        raise KeyError("momentum_buffer")
+
 class Right(torch.optim.Optimizer):
     def __init__(self, params, lr=0.1, weight_decay=0.0):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
@@ -39,9 +43,9 @@ class Right(torch.optim.Optimizer):
 def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "audited_package.py").write_text(OWN)
     (tmp_path / "conf" / "optimizer").mkdir(parents=True)
-    for name in ("Mine", "Right"):
+    for name in ("Mine", "Right", "LosesState"):
         lines = [f"# {name}", f"_target_: audited_package.{name}", "lr: 0.1"]
-        lines += ["momentum: 0.9"] if name == "Mine" else []
+        lines += [] if name == "Right" else ["momentum: 0.9"]
         (tmp_path / "conf" / "optimizer" / f"{name.lower()}.yaml").write_text("\n".join(lines) + "\n")
     return tmp_path
 
@@ -80,6 +84,22 @@ def test_a_wrong_one_of_the_users_own_fails_with_the_first_deviating_step(own_pa
     assert (checks["rule: quadratic"]["verdict"], checks["rule: quadratic"]["step"]) == ("fail", 2)
     assert checks["first step"]["verdict"] == "pass"  # without a memory, the first step is right
     assert only_run(own_package).status == "completed"
+
+
+def test_one_that_crashes_fails_with_what_it_raises(own_package: Path) -> None:
+    words = ("--config-dir", "conf", "task=audit", "optimizer=losesstate", "trust=[audited_package]", "task.steps=30")
+    ended = here(own_package, *words)
+    assert ended.status == 6, ended.out
+    assert "save and load" in ended.out.splitlines()[0]
+    assert "raises KeyError: 'momentum_buffer'" in ended.out
+
+
+def test_what_diverges_is_told_without_warnings(tmp_path: Path) -> None:
+    ended = here(tmp_path, "task=audit", "optimizer=sgd", "optimizer.lr=1e60")
+    assert "Warning" not in ended.err
+    rules = {c["name"]: c for c in result(tmp_path)["checks"] if c["name"].startswith("rule")}
+    assert {check["verdict"] for check in rules.values()} == {"not applicable"}
+    assert "after step 1" in rules["rule: quadratic"]["explanation"]
 
 
 def test_a_class_without_a_rule_gets_every_other_check(own_package: Path) -> None:

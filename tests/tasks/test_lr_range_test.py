@@ -75,11 +75,45 @@ def test_what_is_not_to_be_trusted_is_said_in_plain_words(tmp_path: Path) -> Non
     assert not result(tmp_path)["trusted"]
 
 
+def test_what_is_known_of_the_optimizer_is_said(tmp_path: Path) -> None:
+    ended = here(tmp_path, *WORDS, "task.num_iter=60", "task.seeds=1", "optimizer=asgd", "optimizer.weight_decay=0.5")
+    assert ended.status == 0, ended.err
+    assert "note: weight decay 0.5 on 2 tensors" in ended.out
+    assert "note: ASGD of torch" in ended.out
+    assert "the schedule acts one step late" in ended.out
+    assert len(result(tmp_path)["notes"]) == 2
+
+
+EXTREME = (
+    ("task.num_iter=20", "task.smoothing=8"),
+    ("task.num_iter=20", "task.smoothing=5e-324", "task.start_lr=1e-30", "task.end_lr=1e30"),
+    ("task.stop_factor=1e300", "task.end_lr=1e30", "engine.precision=fp64"),
+    ("task.stop_factor=1.0000001", "task.smoothing=0"),
+    ("task.start_lr=0.1", "task.end_lr=0.11", "task.smoothing=0", "task.num_iter=1000"),
+)
+
+
+@pytest.mark.parametrize("words", EXTREME)
+def test_extreme_settings_give_a_result(tmp_path: Path, words: tuple[str, ...]) -> None:
+    given = {word.partition("=")[0]: word for word in (*WORDS, "task.num_iter=60", "task.seeds=2", *words)}
+    ended = here(tmp_path, *given.values())
+    assert (ended.status, ended.err) == (0, "")
+    assert 0 <= result(tmp_path)["sweep"]["beta"] < 1
+    assert len(result(tmp_path)["per_seed"]) == 2
+
+
 BAD = {
-    "task.end_lr=1e-8": "task.end_lr=1e-08: allowed is a number > task.start_lr=1e-07",
+    "task.end_lr=1e-8": "task.end_lr=1e-08: allowed is a number > task.start_lr=1e-07, by a factor of 1.1 at least",
+    "task.start_lr=10": "task.end_lr=10: allowed is a number > task.start_lr=10, by a factor of 1.1 at least",
+    "task.start_lr=1.9999999999999998 task.end_lr=2": "task.end_lr=2: allowed is a number > task.start_lr=2, by a",
+    "task.smoothing=1e20": "task.smoothing=1e+20: allowed is a number from 0 to 8, the decades from task.start_lr to",
+    "task.end_lr=1e300": "task.end_lr=1e+300: allowed is a finite number in [1e-30, 1e+30]",
+    "optimizer=rprop": "optimizer=rprop: a range test of it would mean nothing: Rprop of torch ",
+    "optimizer=pytorch_optimizer optimizer.name=adafactor": "lr and the schedule have no effect: relative_step is true",
+    "optimizer=pytorch_optimizer optimizer.name=apollodqn": "the schedule has no effect in its own warmup",
     "task.num_iter=5": "task.num_iter=5: allowed is an integer ≥ 20",
     "task.seeds=0": "task.seeds=0: allowed is an integer ≥ 1",
-    "task.start_lr=0": "task.start_lr=0: allowed is a finite number > 0",
+    "task.start_lr=0": "task.start_lr=0: allowed is a finite number in [1e-30, 1e+30]",
     "task.stop_factor=1": "task.stop_factor=1: allowed is a finite number > 1",
     "task.confirm=true task.seeds=2": "task.seeds=2: task.confirm=true needs an interval; allowed is an integer ≥ 3",
     "task.iterations=5": "task.iterations",

@@ -27,6 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("name=adam", *TINY, "optimizer=adam"),
         ("name=wide", *TINY, "model.hidden=[7]"),
         ("name=lion", *TINY, "optimizer=lion"),
+        ("name=two", *TINY, "optimizer.lr=1.5", "engine.eval_every=2", "engine.checkpoint_every=2"),
     ):
         ended = here(folder, *latest(words))
         assert ended.status == 0, ended.err
@@ -97,6 +98,27 @@ def test_between_two_runs(folder: Path) -> None:
     assert "preconditioned" in result["answer"]
 
 
+def test_from_the_best_checkpoint_of_a_run_to_its_last(folder: Path) -> None:
+    """The best one is read at its own step, and the run's record says which losses both had."""
+    run = of(folder, "two")
+    words = (f"task.run={run.path}", f"task.between={run.path}", "task.checkpoint=best", "task.samples=null")
+    out, found = measured_in(folder, *words, "task.between_checkpoint=last")
+    result = json.loads((found.path / "result.json").read_text())
+    steps, losses = run.series("val/loss")
+    best = losses.index(min(losses))
+    assert steps[best] < run.last_step
+    assert (result["step"], result["checkpoint"]) == (steps[best], "best")
+    assert result["between"] == {"run": str(run.path), "checkpoint": "last", "step": run.last_step}
+    panel = result["slices"]["panels"][1]
+    val = next(values for _, values, split in panel["lines"] if split == "val")
+    assert val[panel["positions"].index(0.0)] == pytest.approx(losses[best], rel=1e-5)
+    assert val[panel["positions"].index(1.0)] == pytest.approx(losses[-1], rel=1e-5)
+    marks = {f"best, step {steps[best]}": 0.0, f"last, step {run.last_step}": 1.0}
+    assert panel["marks"] == marks
+    assert result["slices"]["plane"]["marks"] == {label: [x, 0.0] for label, x in marks.items()}
+    assert f"at step {run.last_step} (last)" in out
+
+
 def test_where_no_limit_is_known_it_says_so(folder: Path) -> None:
     out, found = measured_in(folder, f"task.run={of(folder, 'lion').path}", "task.plane_points=0", "task.directions=0")
     assert "no stability limit is known for Lion" in out.splitlines()[1]
@@ -120,6 +142,14 @@ def test_an_eigenvalue_that_has_not_converged_is_told(folder: Path) -> None:
         (["task.run={sgd}", "model=mlp"], "model: task=sharpness does not use the group 'model'"),
         (["task.run={sgd}", "experiment=exp2_sgd_B32"], "experiment=exp2_sgd_B32: task=sharpness takes model, data"),
         (["task.run={sgd}", "task.between={wide}"], "task.between={wide}: is a run of another model"),
+        (
+            ["task.run={sgd}", "task.between={sgd}"],
+            "task.between={sgd}: is checkpoint 'last' of task.run itself; allow",
+        ),
+        (
+            ["task.run={sgd}", "task.between_checkpoint=best"],
+            "task.between_checkpoint=best: is that of task.between=DIR, which is null",
+        ),
         (["task.run={sgd}", "task.rho=0"], "task.rho=0: allowed is"),
         (["task.run={sgd}", "task.plane_points=2"], "task.plane_points=2: allowed are 0 and integers ≥ 3"),
         (["task.run={sgd}", "task.trace_draws=1"], "task.trace_draws=1: allowed is"),

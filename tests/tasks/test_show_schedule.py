@@ -125,6 +125,30 @@ def test_what_is_easily_overlooked_is_said(tmp_path: Path, words: list[str], not
     assert note in found(tmp_path)["notes"][0]
 
 
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (["optimizer=rprop"], "lr is the size of the first step only: the schedule has no effect"),
+        (["optimizer=asgd"], "the schedule acts one step late"),
+        (["optimizer=pytorch_optimizer", "optimizer.name=adafactor"], "lr and the schedule have no effect"),
+    ],
+)
+def test_what_is_known_of_the_optimizer_is_said(tmp_path: Path, words: list[str], note: str) -> None:
+    ended = shown(tmp_path, "schedule=cosine", *words)
+    assert (ended.status, ended.err) == (0, "")
+    assert note in " ".join(ended.out.split())
+    (told,) = found(tmp_path)["notes"]
+    assert note in told
+
+
+def test_nothing_is_said_of_an_optimizer_without_faults(tmp_path: Path) -> None:
+    for name in ("adopt", "adafactor"):
+        words = ["optimizer=pytorch_optimizer", f"optimizer.name={name}", "schedule=cosine"]
+        words += ["+optimizer.relative_step=false"] * (name == "adafactor")
+        assert shown(tmp_path, *words, f"hydra.run.dir={name}").status == 0
+        assert json.loads((tmp_path / name / "result.json").read_text())["notes"] == []
+
+
 @pytest.fixture(scope="module")
 def composer() -> Composer:
     return Composer()

@@ -40,12 +40,15 @@ def test_paths_pictures_and_table(tmp_path: Path) -> None:
     assert sgd["effective_lr"] == sgd["lr"]
     # SGD on the saddle by hand, from the first start, in the digits that are written.
     place = torch.tensor(found["surfaces"]["saddle"]["starts"][0], dtype=torch.float64)
-    for shown in sgd["paths"]["places"][0]:
+    for shown in sgd["drawn_paths"]["places"][0]:
         assert shown == pytest.approx(place.tolist(), rel=1e-5)
         x, y = place
         place = place - sgd["lr"] * torch.stack([x, y**3 - y])
     assert len(found["surfaces"]["noisy_quadratic"]["optimizers"][0]["final_losses"]) == 8
-    assert len(sgd["paths"]["losses"][0]) == 13
+    assert len(sgd["drawn_paths"]["losses"][0]) == 13
+    noisy = found["surfaces"]["noisy_quadratic"]["optimizers"][0]
+    assert (sgd["paths"], noisy["paths"]) == (4, 8)  # all that were walked; drawn is one from each start
+    assert len(noisy["drawn_paths"]["places"]) == 4
     assert sgd["mean_losses"][-1] == pytest.approx(sgd["final_loss"], rel=1e-5)
     figures = tmp_path / "run" / "figures"
     assert sorted(path.name for path in figures.iterdir()) == [
@@ -72,6 +75,8 @@ def composer() -> Composer:
         (["task.optimizers=['adam eps']"], "task.optimizers: adam eps: "),
         (["task.optimizers=['adam momentum=0.9']"], "adam takes no 'momentum'"),
         (["task.optimizers=['adam eps=-1']"], "optimizer.eps=-1: allowed is"),
+        (["task.optimizers=['adam lr=5']"], "adam lr=5: lr=5: the learning rate is tuned (task.lowest_rate, task.high"),
+        (["task.optimizers=['adam eps=1 +lr=5']"], "+lr=5: the learning rate is tuned"),
         (["task.optimizers=[adam,adam]"], "task.optimizers=[adam,adam]: adam stands there twice"),
         (["task.optimizers=[]"], "task.optimizers=[]: allowed is a list of names, one at least"),
         (["task.surfaces=[beal]"], "task.surfaces: no surface 'beal' (did you mean 'beale'?)"),

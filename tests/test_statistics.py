@@ -12,9 +12,9 @@ import numpy
 import pytest
 import scipy.stats
 
+from optexp import statistics
 from optexp.errors import BadInput
-from optexp.studies import statistics
-from optexp.studies.statistics import (
+from optexp.statistics import (
     Interval,
     bootstrap_interval,
     combinations,
