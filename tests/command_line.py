@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ def in_a_process(folder: Path, *words: str, timeout: float = 120, **variables: s
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start `optexp words...` in a folder, to be interrupted."""
+    """Start `optexp words...` in a folder, to be interrupted: also by Ctrl-C, which a background job ignores."""
     return subprocess.Popen(
         [sys.executable, "-m", "optexp", *words],
         cwd=folder,
@@ -58,6 +59,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
