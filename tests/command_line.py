@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,7 +50,7 @@ def in_a_process(folder: Path, *words: str, timeout: float = 120, **variables: s
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start `optexp words...` in a folder, to be interrupted: also by Ctrl-C, which a background job ignores."""
+    """Start `optexp words...` in a folder, to be interrupted."""
     return subprocess.Popen(
         [sys.executable, "-m", "optexp", *words],
         cwd=folder,
@@ -59,7 +58,6 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

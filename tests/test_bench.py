@@ -47,6 +47,7 @@ def costing(name: str, costs: list[float], order: list[str] | None = None) -> An
 # ---- the command line
 
 
+@pytest.mark.slow
 def test_two_contests_make_a_table_and_a_file(
     benchmarks: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -215,6 +215,7 @@ def wait_for(folder: Path, pattern: str) -> Path:
     raise AssertionError(f"no {pattern}")
 
 
+@pytest.mark.slow
 def test_a_launcher_that_is_killed_leaves_no_workers(tmp_path: Path) -> None:
     """Its workers are processes of their own: left alone they would train what others train, too."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
