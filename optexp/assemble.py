@@ -24,6 +24,7 @@ from optexp.config.check import total_steps
 from optexp.config.schema import Engine
 from optexp.datasets.base import Dataset
 from optexp.datasets.batches import EvalBatches, TrainBatches, num_train_samples
+from optexp.datasets.trivial import trivial_baseline
 from optexp.engine import state
 from optexp.engine.checkpoint import weights_of
 from optexp.engine.graphs import SMALL_STEP
@@ -61,6 +62,8 @@ class Training:
     plan: Plan
     validation: EvalBatches
     model_facts: dict[str, int | None] = field(default_factory=dict)
+    baselines: dict[str, float] = field(default_factory=dict)  # reference values of val/loss
+    data_facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -140,6 +143,7 @@ def assemble(
         evaluation=engine.evaluation_interval,
         checkpoint=engine.checkpoint_interval,
         patience=engine.early_stopping_patience,
+        probe_every=engine.probe_every,
     )
     return Training(
         _with_absolute_paths(config),
@@ -156,6 +160,8 @@ def assemble(
         plan,
         EvalBatches(dataset, dataset.val, device, evaluation_batch(dataset, batch_size)),
         model_facts,
+        trivial_baseline(dataset) | dataset.baselines,
+        dataset.details | {"batch_size": batch_size, "inputs": _input_facts(batches)},
         [*notes, *optimizer_notes(optimizer, engine.clip_norm, plan.steps_per_epoch == 1)],
     )
 
@@ -342,8 +348,17 @@ def _facts(model: nn.Module, dataset: Dataset) -> dict[str, int | None]:
         raise BadInput(f"model: its output is {found}; {dataset.name} needs a last axis of {dataset.num_outputs}")
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "trainable": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         "flops_per_sample": counter.get_total_flops() or None,
     }
+
+
+def _input_facts(batches: TrainBatches) -> dict[str, float] | None:
+    """Return mean, standard deviation and largest size of the numbers that the model reads; None for tokens."""
+    inputs = batches.take(0).inputs
+    if not inputs.is_floating_point():
+        return None
+    return {"mean": inputs.mean().item(), "std": inputs.std().item(), "largest": inputs.abs().max().item()}
 
 
 def _forward(model: nn.Module, sample: torch.Tensor, dataset: Dataset) -> Any:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 VERBS = {
     "runs": "list runs with their status and main numbers",
     "compare": "show what differs between runs, side by side, and draw their curves",
+    "diagnose": "say why a run did not train, with evidence and the repair as a command",
+    "ledger": "multiply out the step of a run, factor by factor, in decades; of two runs side by side",
     "report": "write report.html for a run, a sweep or a study: verdict, figures, table, in one file",
     "export": "write the metrics of a run to a CSV file",
     "resume": "go on with an interrupted run, sweep or study",

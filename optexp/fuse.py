@@ -125,7 +125,7 @@ def _seconds(program: Program, training: Training, members: int) -> float:
     seconds = []
     for step in range(WARM_UP + TIMED):
         start = clock()
-        program.step(step, [training.base_lr] * members, observed=False)
+        program.step(step, [training.base_lr] * members)
         wait()
         seconds.append(clock() - start)
     return min(seconds[WARM_UP:])

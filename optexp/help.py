@@ -46,6 +46,8 @@ def print_help(verbs: Mapping[str, str], config_dir: str | None = None) -> None:
     for command, meaning in EXAMPLES:
         print(f"  {command}\n      {meaning}")
     print("\nGroups: choose with group=choice, change a value with group.key=value")
+    print("  Every key of a group: optexp --cfg job --package engine (or model, ...)")
+    print("  What the keys mean: comments in its files, such as conf/engine/default.yaml")
     for group, choices in groups(folders).items():
         print(f"\n  {group}")
         _print_columns(choices.items(), indent=4)

@@ -100,7 +100,7 @@ class Recorded:
                 problem = error
         self.record.finish(self.ending.status, self.ending.reason, wait=False, **_summary(self.member, self.ending))
         if self.job.member is None:
-            result_table(self.job.path, self.record.info, self.job.training.dataset.baselines)
+            result_table(self.job.path, self.record.info, self.job.training.baselines)
         if problem is not None:
             raise problem
 
@@ -154,11 +154,18 @@ def _new_record(job: Job, notes: Sequence[str]) -> RunRecord:
         "trust": config["trust"],
         "git": provenance.git_state(),
         "optexp_git": provenance.git_state(Path(__file__).parent),
-        "data": training.dataset.details,
+        "data": training.data_facts,
         "model": training.model_facts,
-        "baselines": training.dataset.baselines,
+        "parameter_groups": [_group(group) for group in training.optimizer.param_groups],
+        "baselines": training.baselines,
     }
     return RunRecord.create(job.path, config, job.command, info, text=job.config_text)
+
+
+def _group(group: dict[str, Any]) -> dict[str, Any]:
+    """Return the size of a parameter group, and what tells it from the others."""
+    numbers = sum(parameter.numel() for parameter in group["params"])
+    return {"tensors": len(group["params"]), "numbers": numbers, "weight_decay": group.get("weight_decay")}
 
 
 def _files(job: Job, resumed_at: int | None) -> list[Sink]:
@@ -232,7 +239,10 @@ def _hparams(training: Training) -> dict[str, Any]:
 
 
 def _summary(member: Member, ending: Ending) -> dict[str, Any]:
-    metrics = {tag: value for tag, value in member.latest.items() if tag not in ("step", "epoch", "time")}
+    # What is measured per group, per layer and at probes only is for those who read the rows.
+    apart = ("ledger/", "layer/", "probe/")
+    latest = {tag: value for tag, value in member.latest.items() if not tag.startswith(apart)}
+    metrics = {tag: value for tag, value in latest.items() if tag not in ("step", "epoch", "time")}
     best = None
     if member.best:
         best = {"metric": "val/loss", "value": member.best["val/loss"], **member.best}

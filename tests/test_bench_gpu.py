@@ -79,10 +79,11 @@ def test_steps_are_graphs_when_both_kinds_are_captured() -> None:
     from benchmarks.gpu_runs import why_eager
 
     from optexp.engine.graphs import CapturedSteps
+    from optexp.instruments.look import Look
 
     weight = torch.zeros(1)
 
-    def take(observed: bool) -> dict[str, Tensor]:
+    def take(look: Look) -> dict[str, Tensor]:
         weight.add_(1)
         return {}
 
@@ -91,10 +92,10 @@ def test_steps_are_graphs_when_both_kinds_are_captured() -> None:
     program = SimpleNamespace(take=take, why_not_captured=None)
     assert why_eager(program) == "this run does not ask for graphs"
     program.take = CapturedSteps(take, lambda: [weight], torch.device("cpu"), Replayed)
-    for observed in (True, False, False, False, False):
-        program.take(observed)
+    for look in (Look.SIZES, *[Look.NOTHING] * 4):
+        program.take(look)
         assert why_eager(program) == "they are not captured yet"
-    program.take(True)
+    program.take(Look.SIZES)
     assert why_eager(program) is None
     program.take.refused = "operation not permitted"
     assert why_eager(program) == "operation not permitted"

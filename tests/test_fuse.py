@@ -207,9 +207,9 @@ def test_the_time_of_a_step_is_the_shortest_of_a_few(sample: list[Any], monkeypa
     taken = []
 
     class Program:
-        def step(self, *arguments: Any, observed: bool) -> list[int]:
-            taken.append((*arguments, observed))
+        def step(self, *arguments: Any) -> list[int]:
+            taken.append(arguments)
             return []
 
     assert module._seconds(Program(), sample[0], 3) == 3
-    assert taken == [(step, [0.05] * 3, False) for step in range(7)]
+    assert taken == [(step, [0.05] * 3) for step in range(7)]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import here
 
 from optexp import cli
@@ -71,6 +72,16 @@ def test_the_examples_can_be_run(tmp_path: Path, page: str, command: str) -> Non
     ended = here(tmp_path, *words, "--dry-run")
     assert (program, ended.status, ended.err) == ("optexp", 0, "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_said_to_list_the_keys_of_a_group_does(tmp_path: Path, page: str) -> None:
+    assert "optexp --cfg job --package engine " in page
+    assert "conf/engine/default.yaml" in page
+    listed = here(tmp_path, "--cfg", "job", "--package", "engine")
+    assert (listed.status, listed.err) == (0, "")
+    assert set(yaml.safe_load(listed.out)) == set(
+        yaml.safe_load((shipped_folder() / "engine" / "default.yaml").read_text())
+    )
 
 
 def test_the_users_own_folder_is_shown_too(tmp_path: Path) -> None:

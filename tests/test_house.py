@@ -18,7 +18,7 @@ REPO = Path(__file__).parents[1]
 GROUND = ("errors", "streams", "transfers")
 PARTS = ("models", "nn", "datasets", "optimizers", "schedules", "instruments")
 RECORDS = ("records", "report")
-LABORATORIES = ("audit", "surfaces", "range_test", "curvature", "optimizer_table")
+LABORATORIES = ("audit", "surfaces", "range_test", "curvature", "optimizer_table", "attribution")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__init__": (),
     "__main__": ("cli",),
@@ -29,14 +29,16 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "transfers": (),
     "pairing": ("errors",),
     "help": ("errors",),
+    "dropped_arguments": ("errors", "optimizers.muon"),
     "nn": GROUND,
     "models": (*GROUND, "nn", "pairing"),
     "datasets": (*GROUND, "pairing"),
     "optimizers": GROUND,
     "schedules": ("errors",),
-    "instruments": (*GROUND, "nn", "optimizers.construction"),
+    "instruments": (*GROUND, "nn", "optimizers.construction", "optimizers.stacked"),
     "records": ("errors", "__init__"),
     "report": ("errors", "records"),
+    "diagnosis": ("errors", "records"),
     "config": ("errors", "help", "records.run_directory"),
     "engine": (*GROUND, *PARTS, "config.schema", "records.files", "records.sinks"),
     "assemble": (*GROUND, *PARTS, "engine", "config"),
@@ -54,8 +56,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "range_test": (*GROUND, *PARTS, *RECORDS, "config", "engine", "assemble", "fuse"),
     "curvature": (*GROUND, *PARTS, *RECORDS, "config", "engine", "assemble"),
     "optimizer_table": (*GROUND, *PARTS, *RECORDS, "config", "engine", "assemble", "sweeps", "statistics"),
+    "attribution": (*RECORDS, "errors", "config", "sweeps", "statistics"),
     "studies": (*GROUND, "ending", "statistics", "help", *RECORDS, "config", "sweeps", "curvature", "range_test"),
-    "commands": ("errors", *RECORDS, "config", "studies.study", "__init__"),
+    "commands": ("errors", *RECORDS, "diagnosis", "config", "studies.study", "__init__"),
     "cli": ("errors", "help", "config", "commands", "tasks", "sweeps", "studies", "__init__"),
 }
 # Inside a function only, so that `optexp runs` and `optexp --help` never wait for torch.
@@ -72,17 +75,20 @@ LIBRARIES: dict[str, set[str]] = {
     "transfers": {"torch"},
     "pairing": {"torchvision"},
     "help": {"rich", "yaml"},
+    "dropped_arguments": {"torch"},
     "nn": {"torch"},
     "models": {"torch", "torchvision"},
     "datasets": {"torch", "torchvision", "numpy", "sklearn", "PIL"},
     "optimizer_table": {"torch"},
+    "attribution": {"numpy", "scipy"},
     "optimizers": {"torch", "pytorch_optimizer"},
     "schedules": set(),
-    "instruments": {"torch"},
+    "instruments": {"torch", "numpy"},
     "surfaces": {"torch"},
     "curvature": {"torch"},
     "engine": {"torch", "numpy", "safetensors"},
     "audit": {"torch", "numpy"},
+    "diagnosis": set(),
     "records": {"yaml", "rich", "tensorboard", "google", "google_crc32c"},
     "report": {"rich", "matplotlib", "numpy", "scipy", "jinja2"},
     "studies": {"torch", "numpy", "scipy", "yaml"},

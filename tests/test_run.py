@@ -45,7 +45,7 @@ def test_a_completed_run_records_everything(tmp_path: Path, capsys: pytest.Captu
     assert info["environment"]["torch"].startswith(torch.__version__.partition("+")[0])
     assert info["data"]["sizes"] == {"train": 1257, "val": 270, "test": 270}
     # 64·16 + 16 + 16·10 + 10 parameters; 2 FLOPs per multiply-add of the two matrices
-    assert info["model"] == {"parameters": 1210, "flops_per_sample": 2 * (64 * 16 + 16 * 10)}
+    assert info["model"] == {"parameters": 1210, "trainable": 1210, "flops_per_sample": 2 * (64 * 16 + 16 * 10)}
     assert any(
         "weight decay 0.0005 on 2 tensors; engine.decay_norm_and_bias=false exempts 2 others" in note
         for note in info["notes"]

@@ -12,6 +12,7 @@ from optexp.errors import BadInput, StorageError
 from optexp.records.console import STATUS_STYLES, relative
 from optexp.records.numbers import duration, measured, setting
 from optexp.records.reading import ABSENT, Run, differences, find_runs
+from optexp.report.effective_rate import differing_effective_lr, effective_lr
 from optexp.report.grouping import LOST, SEED, lower_is_better, mean_of
 from optexp.report.tables import Column, fitting, print_table, table_width, terminal_width
 
@@ -103,8 +104,8 @@ def letters(index: int) -> str:
 def config_rows(groups: Sequence[Group], labels: Sequence[str]) -> list[dict[str, str]]:
     """Return one row per setting that differs: its key under `config`, and the text of its value under each label.
 
-    Below the settings stand the code, the device and the torch version, where they differ. The seeds of groups with
-    several runs are left out.
+    Below the settings stand the effective learning rate, where it is another than lr, the code, the device and the
+    torch version, each where it differs. The seeds of groups with several runs are left out.
     """
     firsts, rows = [group[0] for group in groups], []
     for key, values in differences(firsts).items():
@@ -113,6 +114,9 @@ def config_rows(groups: Sequence[Group], labels: Sequence[str]) -> list[dict[str
         if key.endswith("._target_"):  # the class alone says it: optimizer SGD, AdamW
             key, values = key.removesuffix("._target_"), [str(value).rpartition(".")[2] for value in values]
         rows.append({"config": key} | dict(zip(labels, map(setting, values), strict=True)))
+    rates = [_rate(run) for run in firsts]
+    if len(set(rates)) > 1 and any(differing_effective_lr(run) is not None for run in firsts):
+        rows.append({"config": "(effective lr)"} | dict(zip(labels, rates, strict=True)))
     for key, find in {
         "(code)": lambda run: _commit(run.info.get("git")),
         "(device)": lambda run: str(run.info.get("device") or ABSENT),
@@ -122,6 +126,11 @@ def config_rows(groups: Sequence[Group], labels: Sequence[str]) -> list[dict[str
         if len(set(texts)) > 1:
             rows.append({"config": key} | dict(zip(labels, texts, strict=True)))
     return rows
+
+
+def _rate(run: Run) -> str:
+    rate = effective_lr(run.settings)
+    return ABSENT if rate is None else setting(rate)
 
 
 def _commit(git: Mapping[str, Any] | None) -> str:

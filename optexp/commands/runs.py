@@ -14,6 +14,7 @@ from optexp.commands import Parser
 from optexp.records.console import STATUS_STYLES, relative
 from optexp.records.numbers import duration, measured, setting
 from optexp.records.reading import Run, find_runs
+from optexp.report.effective_rate import differing_effective_lr
 from optexp.report.tables import Column, print_table, table_width, terminal_width
 
 DEFAULT_FOLDER = Path("outputs")
@@ -26,6 +27,7 @@ COLUMNS = (
     Column("model", optional=4),
     Column("optimizer", optional=2),
     Column("lr", numeric=True, optional=1),
+    Column("effective lr", numeric=True, optional=3),
     Column("steps", text=str, numeric=True, optional=6),
     Column("val/loss", text=measured, numeric=True),
     Column("val/accuracy", title="val/acc", text=measured, numeric=True),
@@ -74,6 +76,8 @@ def _row(run: Run) -> dict[str, Any]:
     row["steps"] = str(run.last_step) if complete else f"{run.last_step}/{total}"
     if "optimizer.lr" in run.settings:
         row["lr"] = run.settings["optimizer.lr"]
+    if (effective := differing_effective_lr(run)) is not None:
+        row["effective lr"] = effective
     return row | {tag: run.metrics[tag] for tag in ("val/loss", "val/accuracy") if tag in run.metrics}
 
 
@@ -95,12 +99,13 @@ def _finite(value: Any) -> Any:
 def _print_runs(runs: Sequence[Run], folder: Path) -> None:
     """Print the table, and how many runs there are. Where paths leave too little room they stand above their runs."""
     rows = [_row(run) for run in runs]
-    if table_width(rows, COLUMNS) <= terminal_width():
-        left_out = print_table(rows, COLUMNS)
+    columns = [column for column in COLUMNS if column.key != "effective lr" or any(column.key in row for row in rows)]
+    if table_width(rows, columns) <= terminal_width():
+        left_out = print_table(rows, columns)
     else:
         split = [os.path.split(row["run"]) for row in rows]
         rows = [row | {"folder": above, "run": f"  {name}"} for row, (above, name) in zip(rows, split, strict=True)]
-        left_out = print_table(rows, COLUMNS, group_by="folder")
+        left_out = print_table(rows, columns, group_by="folder")
     counts = Counter(run.status for run in runs)
     statuses = ", ".join(f"{counts[status]} {status.replace('_', ' ')}" for status in STATUS_STYLES if counts[status])
     print(f"\n{setting(len(runs))} run{'s' * (len(runs) > 1)} in {folder}: {statuses}")

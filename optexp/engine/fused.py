@@ -25,7 +25,10 @@ from optexp.engine.objective import StackedObjective
 from optexp.engine.program import Tree
 from optexp.engine.runtime import Precision
 from optexp.engine.step_log import DeviceLog, HostLog, Reading, Row
+from optexp.instruments.look import Look
 from optexp.instruments.norms import member_norms
+from optexp.instruments.observer import Numbers, Observer
+from optexp.instruments.rules import StackedRule
 from optexp.instruments.step_size import effective_lr
 from optexp.nn.stacked import attach_stacked_state, select_members
 from optexp.optimizers.stacked import StackedOptimizer
@@ -80,8 +83,10 @@ class FusedRuns:
         self.learning_rates = [0.0] * len(self.singles)
         self.log = HostLog() if self.on_host else DeviceLog(parameter, (self.rows,))
         self.observations: dict[str, Tensor] = {}
+        self.observer = Observer(StackedRule(optimizer, self.singles[0], model))
+        self.remembered: dict[int, Tree] = {}  # of members whose state was loaded, until all are
         self.limits = self._limits()
-        self.take: Callable[[bool], dict[str, Tensor]] = self._take
+        self.take: Callable[[Look], dict[str, Tensor]] = self._take
         self.why_not_captured = None if self.batches[0].resident else "the data set does not fit on the device"
         if captured and not self.on_host and self.why_not_captured is None:
             self.take = CapturedSteps(self._take, self._tensors, self.device, new_graph)
@@ -91,7 +96,7 @@ class FusedRuns:
     def members(self) -> int:
         return len(self.singles)
 
-    def step(self, step: int, learning_rates: Sequence[float], observed: bool) -> list[int]:
+    def step(self, step: int, learning_rates: Sequence[float], look: Look = Look.NOTHING) -> list[int]:
         """Take one optimizer step of every member; return those that are known not to have finite values any more.
 
         On a CPU the host looks at each step. Elsewhere it learns of a divergence when it reads the metrics: until then
@@ -100,26 +105,25 @@ class FusedRuns:
         self.step_state.step = step
         self.learning_rates = list(learning_rates)
         self.optimizer.prepare(self._padded(self.learning_rates))
-        observations = self.take(observed)
+        observations = self.take(look)
         self.optimizer.advance()
         self.log.advance(step + 1)
-        if observed:
+        if look.sizes:
             self.observations = observations
         return self._not_finite(step) if self.on_host else []
 
-    def _take(self, observed: bool) -> dict[str, Tensor]:
+    def _take(self, look: Look) -> dict[str, Tensor]:
         """Do all of a step that is done on the device. Returns what was measured, for an observed step."""
         batch = TrainBatches.stacked(self._padded(self.batches), self._clock)
         for parameter in self.parameters.values():
             parameter.grad = None
-        losses, observations = self._backward(batch, observed)
+        losses, observations = self._backward(batch, look.sizes)
         gradients = [value.grad for value in self.parameters.values() if value.grad is not None]
         norms = member_norms(gradients)
-        self._clip(gradients, norms)
-        before = [value.detach().clone() for value in self.parameters.values()] if observed else []
+        self.observer.before(look, self._clip(gradients, norms))
         self.optimizer.update()
         self.log.write(losses.tolist() if self.on_host else losses, norms.tolist() if self.on_host else norms)
-        return observations | self._sizes(before) if observed else {}
+        return observations | self.observer.after(look)
 
     def _clock(self) -> int:
         return self.step_state.step
@@ -145,15 +149,19 @@ class FusedRuns:
         # The host divides, as for a single run: float32 would record 0.7 as 0.699999988.
         return total, {} if correct is None else {"correct": correct, "number": count.clamp(min=1)}
 
-    def _clip(self, gradients: list[Tensor], norms: Tensor) -> None:
-        """Scale each member's gradients in place by min(1, limit / norm), as torch's clip_grad_norm_ does."""
+    def _clip(self, gradients: list[Tensor], norms: Tensor) -> Tensor | None:
+        """Scale each member's gradients in place by min(1, limit / norm), as torch's clip_grad_norm_ does.
+
+        Returns the factors [R], None when no member is clipped ever.
+        """
         if self.limits is None:
-            return
+            return None
         factors = (self.limits / (norms + 1e-6)).clamp(max=1.0)
         if self.on_host and bool((factors == 1).all()):
-            return
+            return factors
         for gradient in gradients:
             gradient.mul_(factors.view(-1, *(1,) * (gradient.ndim - 1)))
+        return factors
 
     def _limits(self) -> Tensor | None:
         """Return the clipping norms [R] on the device, infinite for rows that are not clipped; None when none is."""
@@ -161,12 +169,6 @@ class FusedRuns:
             return None
         limits = [math.inf if limit is None else limit for limit in self._padded(self.clip_norms)]
         return torch.tensor(limits, dtype=self.precision.parameter_dtype, device=self.device)
-
-    def _sizes(self, before: list[Tensor]) -> dict[str, Tensor]:
-        """Return how large the weights were, and the update relative to them."""
-        weights = member_norms(before)
-        updates = [value.detach().sub(old) for value, old in zip(self.parameters.values(), before, strict=True)]
-        return {"optim/update_ratio": member_norms(updates) / weights, "optim/weight_norm": weights}
 
     def _not_finite(self, step: int) -> list[int]:
         """Enter the members whose loss or gradient of this step is not finite into `divergences`; return them."""
@@ -183,17 +185,17 @@ class FusedRuns:
 
     def read(self, members: Sequence[int]) -> Reading:
         """Ask for each given member's metrics since the last reading. Nothing is forgotten unless all are read."""
-        first, lrs, observed = self.log.first, self.learning_rates, self.observations
+        first, lrs, observed, sizes = self.log.first, self.learning_rates, self.observations, self.observer.reading()
         if isinstance(self.log, HostLog):
             numbers = {tag: values.tolist() for tag, values in observed.items()}
-            found = self._rows(members, first, lrs, self.log.losses, self.log.norms, numbers)
+            found = self._rows(members, first, lrs, self.log.losses, self.log.norms, numbers, sizes)
             reading = Reading(lambda _: found)
         else:
 
             def rows(found: list[Tensor]) -> list[Row]:
                 entries, *values = found
                 numbers = {tag: value.tolist() for tag, value in zip(observed, values, strict=True)}
-                return self._rows(members, first, lrs, entries[:, 0].tolist(), entries[:, 1].tolist(), numbers)
+                return self._rows(members, first, lrs, entries[:, 0].tolist(), entries[:, 1].tolist(), numbers, sizes)
 
             reading = Reading(rows, [self.log.entries(), *observed.values()])
         if len(members) == self.members:
@@ -208,7 +210,8 @@ class FusedRuns:
         lrs: Sequence[float],
         losses: list[list[float]],
         norms: list[list[float]],
-        observed: dict[str, list[float]],
+        observed: dict[str, list[Any]],
+        sizes: Callable[[Numbers, int], Row],
     ) -> list[Row]:
         """Return the members' measurements of steps from `first` on, and enter the divergences among them."""
         rows = []
@@ -216,20 +219,23 @@ class FusedRuns:
             own_losses, own_norms = ([values[member] for values in of_steps] for of_steps in (losses, norms))
             self._enter(member, first, own_losses, own_norms)
             row: Row = {}
-            sizes = {tag: values[member] for tag, values in observed.items() if tag not in ("correct", "number")}
+            numbers = {tag: values[member] for tag, values in observed.items()}
             if (found := self.divergences.get(member)) is not None:
                 applied = max(found.step - first, 0)
                 own_losses, own_norms = own_losses[:applied], own_norms[:applied]
-                sizes = {}  # its update was none
+                numbers = {}  # its update was none
             if own_losses:
                 row = {"train/loss": sum(own_losses) / len(own_losses), "optim/grad_norm": own_norms[-1]}
                 limit = self.clip_norms[member]
                 if limit is not None:
                     row["optim/clipped"] = sum(norm > limit for norm in own_norms) / len(own_norms)
             row |= {"optim/lr": lrs[member], "optim/effective_lr": effective_lr(self.singles[member], lrs[member])}
-            if "number" in observed:
-                row["train/accuracy"] = observed["correct"][member] / observed["number"][member]
-            rows.append(row | sizes)
+            if "number" in numbers:
+                row["train/accuracy"] = numbers["correct"] / numbers["number"]
+            row |= sizes(numbers, member)
+            if self.clip_norms[member] is None:  # the others' clipping has multiplied its gradients by 1
+                row.pop("optim/clip_coefficient", None)
+            rows.append(row)
         return rows
 
     @torch.no_grad()
@@ -270,6 +276,7 @@ class FusedRuns:
         self.limits = self._limits()
         self.log.select(rows)
         self.observations = {tag: values[rows] for tag, values in self.observations.items()}
+        self.observer.select(rows)
         self.divergences = {}
         if isinstance(self.take, CapturedSteps):
             self.take.forget()
@@ -294,6 +301,7 @@ class FusedRuns:
                 "losses": [values[member] for values in self.log.losses],
                 "norms": [values[member] for values in self.log.norms],
             },
+            "remembered": self.observer.state(member),
         }
 
     def load_state(self, member: int, tree: Tree) -> None:
@@ -308,6 +316,11 @@ class FusedRuns:
             for name, value in own.items():
                 value.copy_(tree["model"][name])
             self.optimizer.load_member_state(row, tree["optimizer"])
+        self.remembered[member] = tree.get("remembered", {})
+        if len(self.remembered) == self.members:
+            rows = {row: self.remembered[min(row, self.members - 1)] for row in range(self.rows)}
+            self.observer.load_state(rows)
+            self.remembered = {}
         unread = tree["unread"]
         losses, norms = (
             _with_column(present, member, unread[name], self.rows)

@@ -8,12 +8,14 @@ tensors stay where they are, and the numbers that the host computes anew each ti
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from optexp.instruments.look import Look
 from optexp.transfers import HostNumbers
 
 log = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ class CudaGraph:
 class CapturedSteps:
     """Takes steps, at first as they are written and then as graphs: one for observed steps and one for the others.
 
-    `take(observed)` does all that a step does on the device; `seed` sets torch's generators before it, where it draws
+    `take(look)` does all that a step does on the device; `seed` sets torch's generators before it, where it draws
     from them; `state` names all tensors that a step changes. Each graph is checked when it is made: it must do to the
     state what the step itself does. Where it does not, or the step cannot be captured, the log says so once and steps
     are taken as they are written.
@@ -62,7 +64,7 @@ class CapturedSteps:
 
     def __init__(
         self,
-        take: Callable[[bool], Observations],
+        take: Callable[[Look], Observations],
         state: Callable[[], Sequence[Tensor]],
         device: torch.device,
         new_graph: Callable[[], Graph] | None = None,
@@ -76,55 +78,56 @@ class CapturedSteps:
             pool = torch.cuda.graph_pool_handle()
             new_graph = lambda: CudaGraph(pool)  # noqa: E731 - a default
         self._new_graph = new_graph
-        self._captured: dict[bool, tuple[Graph, HostNumbers, Observations]] = {}
-        self._taken: dict[bool, int] = {True: 0, False: 0}
+        self._captured: dict[Look, tuple[Graph, HostNumbers, Observations]] = {}
+        self._taken: Counter[Look] = Counter()
         self.refused: str | None = None  # why steps are taken as they are written
 
     def forget(self) -> None:
         """Begin anew: the tensors have moved."""
         self._captured.clear()
-        self._taken = {True: 0, False: 0}
+        self._taken.clear()
 
-    def __call__(self, observed: bool) -> Observations:
+    def __call__(self, look: Look) -> Observations:
         """Take a step; return its observations, which the next observed step may overwrite."""
-        if observed in self._captured:
-            graph, numbers, observations = self._captured[observed]
+        if look in self._captured:
+            graph, numbers, observations = self._captured[look]
             numbers.compute()
             numbers.send()
             self._seed()
             graph.replay()
             return observations
-        warm = sum(self._taken.values()) >= _WARM_UP and self._taken[observed]
-        self._taken[observed] += 1
-        if warm and self.refused is None:
-            return self._capture(observed)
+        warm = self._taken.total() >= _WARM_UP and self._taken[look]
+        self._taken[look] += 1
+        # Probes are few, and keep tensors from one step for the next, which the graphs' common memory would not.
+        if warm and self.refused is None and not look.compares:
+            return self._capture(look)
         self._seed()
-        return self._on_a_side_stream(observed) if self._device.type == "cuda" else self._take(observed)
+        return self._on_a_side_stream(look) if self._device.type == "cuda" else self._take(look)
 
-    def _on_a_side_stream(self, observed: bool) -> Observations:
+    def _on_a_side_stream(self, look: Look) -> Observations:
         """Take a step where nothing is left behind on the main stream, as capturing demands of the steps before."""
         if self.refused is not None:
-            return self._take(observed)
+            return self._take(look)
         main, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(main)
         with torch.cuda.stream(side):
-            observations = self._take(observed)
+            observations = self._take(look)
         main.wait_stream(side)
         return observations
 
-    def _capture(self, observed: bool) -> Observations:
+    def _capture(self, look: Look) -> Observations:
         """Take a step as it is written, then the same one as a graph, and compare."""
         state, numbers = list(self._state()), HostNumbers(self._device)
         before = [tensor.clone() for tensor in state]
         self._seed()
         with numbers.placed():
-            written = {tag: value.clone() for tag, value in self._take(observed).items()}
+            written = {tag: value.clone() for tag, value in self._take(look).items()}
         after = [tensor.clone() for tensor in state]
         try:
             _copy(before, state)
             graph = self._new_graph()
             with numbers.placed(again=True):
-                observations: Observations = graph.capture(lambda: self._take(observed))
+                observations: Observations = graph.capture(lambda: self._take(look))
             self._seed()
             graph.replay()
             if not (difference := _difference(before, after, state)) <= 0.05:
@@ -135,7 +138,7 @@ class CapturedSteps:
             self._captured.clear()
             _copy(after, state)
             return written
-        self._captured[observed] = (graph, numbers, observations)
+        self._captured[look] = (graph, numbers, observations)
         return observations
 
 
@@ -152,7 +155,14 @@ def _difference(before: Sequence[Tensor], after: Sequence[Tensor], found: Sequen
     """
     parts, total = [], 0
     for old, new, other in zip(before, after, found, strict=True):
-        change, rounding = (new - old).double().norm(), 1e-6 * new.double().norm()
-        parts.append(new.numel() * ((other - new).double().norm() / (change + rounding + 1e-30)).clamp(max=1.0))
+        change, rounding = _size(new - old), 1e-6 * _size(new)
+        same = (other == new) | (other.isnan() & new.isnan())  # a member that has diverged counts, too
+        error = torch.where(same, 0.0, (other - new).double()).norm()
+        parts.append(new.numel() * (error / (change + rounding + 1e-30)).clamp(max=1.0))
         total += new.numel()
     return float(torch.stack(parts).sum()) / total
+
+
+def _size(values: Tensor) -> Tensor:
+    """Return the norm of the finite values."""
+    return values.double().nan_to_num(0.0, 0.0, 0.0).norm()

@@ -16,6 +16,7 @@ from optexp.engine.checkpoint import Checkpoints, all_finite
 from optexp.engine.program import Program
 from optexp.engine.runtime import Interruption
 from optexp.engine.step_log import Reading
+from optexp.instruments.look import Look
 from optexp.records.sinks import Sink
 from optexp.schedules import BoundSchedule
 
@@ -33,6 +34,7 @@ class Plan:
     evaluation: Interval
     checkpoint: Interval | None
     patience: int | None
+    probe_every: int | None = None
 
     @cached_property
     def evaluated(self) -> frozenset[int]:
@@ -47,6 +49,27 @@ class Plan:
         starts = [0, *sorted(self.evaluated)]
         between = (range(start, end, self.log_every) for start, end in pairwise(starts))
         return frozenset([1, *chain.from_iterable(between), *self.evaluated])
+
+    @cached_property
+    def probed(self) -> frozenset[int]:
+        """The steps that are compared with the step before: logged ones, about `probe_every` steps apart, and the last.
+
+        They begin closer together, each about twice as late as the one before: what goes wrong goes wrong early.
+        """
+        if self.probe_every is None:
+            return frozenset()
+        chosen: list[int] = []
+        for step in sorted(self.logged - {0, 1}):
+            if not chosen or step >= chosen[-1] + min(chosen[-1], self.probe_every):
+                chosen.append(step)
+        return frozenset([*chosen, *({self.total_steps} - {1})])
+
+    @cached_property
+    def looks(self) -> dict[int, Look]:
+        """What to measure of the steps that are looked at."""
+        remembered = {step - 1 for step in self.probed}
+        steps = self.logged | remembered
+        return {step: Look(step in self.logged, step in remembered, step in self.probed) for step in steps}
 
     @cached_property
     def saved(self) -> frozenset[int]:
@@ -140,9 +163,10 @@ def train(
     live, done, watch = list(members), start, _Watch(plan)
     readings: list[_Asked] = []  # and not yet recorded
     while live and done < plan.total_steps:
-        observed = done + 1 in plan.logged
-        diverged = program.step(done, [member.learning_rate(done) for member in live], observed)
+        look = plan.looks.get(done + 1, Look.NOTHING)
+        diverged = program.step(done, [member.learning_rate(done) for member in live], look)
         done += 1
+        observed = look.sizes
         due = diverged or done in plan.saved or done in plan.evaluated or interruption.received is not None
         if not (observed or due):
             continue

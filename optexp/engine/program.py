@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from optexp.datasets.batches import EvalBatches
 from optexp.engine.guard import Divergence
 from optexp.engine.step_log import Reading
+from optexp.instruments.look import Look
 
 Tree = dict[str, Any]
 
@@ -23,8 +24,8 @@ class Program(Protocol):
     def divergences(self) -> dict[int, Divergence]:
         """The members that met a non-finite value, by index. Their weights are those before that step."""
 
-    def step(self, step: int, learning_rates: Sequence[float], observed: bool) -> Sequence[int]:
-        """Take optimizer step `step` (from 0); `observed` asks for the instruments that are not free.
+    def step(self, step: int, learning_rates: Sequence[float], look: Look = Look.NOTHING) -> Sequence[int]:
+        """Take optimizer step `step` (from 0); `look` asks for the instruments that are not free.
 
         Returns the members that are known to have diverged at this step: they were not updated. Where that would make
         the host wait for the device, it is empty, and `read` finds out.

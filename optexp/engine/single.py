@@ -24,8 +24,11 @@ from optexp.engine.program import Tree
 from optexp.engine.reevaluation import NotFinite, Reevaluation
 from optexp.engine.runtime import Precision
 from optexp.engine.step_log import DeviceLog, HostLog, Reading, Row
+from optexp.instruments.look import Look
 from optexp.instruments.norms import Scalar, global_norm
-from optexp.instruments.step_size import UpdateRatio, effective_lr
+from optexp.instruments.observer import Numbers, Observer
+from optexp.instruments.rules import SingleRule
+from optexp.instruments.step_size import effective_lr
 from optexp.nn import attach_step_state, draw_outside_compilation
 from optexp.optimizers import demands
 from optexp.optimizers.stepping import FusedStep, direct_step
@@ -80,15 +83,15 @@ class SingleRun:
         if self.hessian is not None:
             self.apply_update = self.hessian.update
         self.optimizer_draws = demands.may_draw(optimizer)
-        self.update_ratio = UpdateRatio(self.parameters)
+        self.observer = Observer(SingleRule(optimizer, model))
         self.step_state = attach_step_state(model)
         self.step_state.seed = seed
         self.draws_globally = not type(model).__module__.startswith("optexp.")
         self.learning_rate = 0.0
         self.divergences: dict[int, Divergence] = {}
         self.log = HostLog() if self.on_host else DeviceLog(self.parameters[0])
-        self.observations: dict[str, Scalar] = {}
-        self.take: Callable[[bool], dict[str, Scalar]] = self._take
+        self.observations: dict[str, Tensor] = {}  # [1, ...] each: a stack has an entry for every member
+        self.take: Callable[[Look], dict[str, Tensor]] = self._take
         self.why_not_captured = self._obstacle()
         if captured and self.why_not_captured is None:
             self.take = CapturedSteps(self._take, self._tensors, self.device, new_graph, self._seed_generators)
@@ -109,7 +112,7 @@ class SingleRun:
             return "the model draws from torch's generators, which are set for each part of an accumulated batch"
         return None
 
-    def step(self, step: int, learning_rates: Sequence[float], observed: bool) -> Sequence[int]:
+    def step(self, step: int, learning_rates: Sequence[float], look: Look = Look.NOTHING) -> Sequence[int]:
         """Take one optimizer step. Nothing here waits for the device, but for the guard where it must (see there)."""
         self.step_state.step, self.step_state.micro = step, 0
         self.learning_rate = learning_rates[0]
@@ -117,36 +120,31 @@ class SingleRun:
             group["lr"] = self.learning_rate
         if not isinstance(self.take, CapturedSteps):
             self._seed_generators()
-        observations = self.take(observed)
+        observations = self.take(look)
         self.log.advance(step + 1)
-        if observed:
+        if look.sizes:
             self.observations = observations
         return list(self.divergences)
 
-    def _take(self, observed: bool) -> dict[str, Scalar]:
+    def _take(self, look: Look) -> dict[str, Tensor]:
         """Do all of a step that is done on the device. Returns what was measured, for an observed step."""
         batch = self.batches.at(self._clock)
-        loss, gradients, norm, observations = self._evaluate(batch, observed)
+        loss, gradients, norm, observations = self._evaluate(batch, look.sizes)
         self.log.write(loss, norm)
         if not self.guard.allows(loss, 0.0 if self._overflow_can_be_cured() else norm):
             self._diverge(float(loss), float(norm))
             return observations
-        if self.clip_norm is not None:
-            clip(gradients, norm, self.clip_norm)
-        if observed:
-            self.update_ratio.before_step()
+        coefficient = None if self.clip_norm is None else clip(gradients, norm, self.clip_norm)
+        self.observer.before(look, coefficient)
         if self.optimizer_draws:
             self._seed_update()
         if self.reevaluation is None:
             self._update()
         else:
             self._update_by_closure(self.reevaluation, batch, loss)
-        if observed:
-            ratio, weight_norm = self.update_ratio.after_step(self.on_host)
-            observations |= {"optim/update_ratio": ratio, "optim/weight_norm": weight_norm}
-        return observations
+        return observations | self.observer.after(look)
 
-    def _evaluate(self, batch: Batch, observed: bool) -> tuple[Scalar, list[Tensor], Scalar, dict[str, Scalar]]:
+    def _evaluate(self, batch: Batch, observed: bool) -> tuple[Scalar, list[Tensor], Scalar, dict[str, Tensor]]:
         """Return loss, gradients and their norm at the weights as they are, and what was observed beside them."""
         for parameter in self.parameters:
             parameter.grad = None
@@ -219,7 +217,7 @@ class SingleRun:
         """Whether a gradient that is not finite may be an overflow of fp16, which a smaller loss scale avoids."""
         return self.scaler is not None and self.scaler.get_scale() > 1.0
 
-    def _backward(self, batch: Batch, observed: bool) -> tuple[Scalar, dict[str, Scalar]]:
+    def _backward(self, batch: Batch, observed: bool) -> tuple[Scalar, dict[str, Tensor]]:
         """Compute loss and gradients; parts of a batch are weighted by the predictions of the whole."""
         whole = self.accumulate == 1
         count = None if whole else self.objective.count(batch.targets)
@@ -239,9 +237,9 @@ class SingleRun:
             if observed and self.objective.has_accuracy:
                 hits.append(torch.stack(self.objective.accuracy(outputs, part.targets)))
         loss = losses[0] if whole else torch.stack(losses).sum()
-        observations: dict[str, Scalar] = {}
+        observations: dict[str, Tensor] = {}
         if hits:
-            correct, number = torch.stack(hits).sum(0).unbind()
+            correct, number = torch.stack(hits).sum(0).unsqueeze(1).unbind()
             observations = {"correct": correct, "number": number}
         return loss.item() if self.on_host else loss, observations
 
@@ -260,35 +258,43 @@ class SingleRun:
 
     def read(self, members: Sequence[int] = (0,)) -> Reading:
         """Ask for the mean loss and clipped fraction since the last reading, and the last step's other quantities."""
-        first, lr, observed = self.log.first, self.learning_rate, self.observations
+        first, lr, observed, sizes = self.log.first, self.learning_rate, self.observations, self.observer.reading()
         fixed = {"optim/lr": lr, "optim/effective_lr": effective_lr(self.optimizer, lr)}
         if self.scaler is not None:
             fixed["optim/loss_scale"] = self.scaler.get_scale()
         if isinstance(self.log, HostLog):
             losses, norms = self.log.losses, self.log.norms
-            row = self._row(first, losses, norms, fixed, {tag: float(value) for tag, value in observed.items()})
+            numbers = {tag: value[0].tolist() for tag, value in observed.items()}
+            row = self._row(first, losses, norms, fixed, numbers, sizes)
             reading = Reading(lambda _: [row])
         else:
 
             def rows(found: list[Tensor]) -> list[Row]:
                 entries, *values = found
-                numbers = {tag: value.item() for tag, value in zip(observed, values, strict=True)}
-                return [self._row(first, entries[:, 0].tolist(), entries[:, 1].tolist(), fixed, numbers)]
+                numbers = {tag: value[0].tolist() for tag, value in zip(observed, values, strict=True)}
+                return [self._row(first, entries[:, 0].tolist(), entries[:, 1].tolist(), fixed, numbers, sizes)]
 
-            on_device = [torch.as_tensor(value, device=self.device) for value in observed.values()]
-            reading = Reading(rows, [self.log.entries(), *on_device])
+            reading = Reading(rows, [self.log.entries(), *observed.values()])
         self.log.forget()
         self.observations = {}
         return reading
 
-    def _row(self, first: int, losses: list[float], norms: list[float], fixed: Row, observed: Row) -> Row:
+    def _row(
+        self,
+        first: int,
+        losses: list[float],
+        norms: list[float],
+        fixed: Row,
+        observed: Numbers,
+        sizes: Callable[[Numbers, int], Row],
+    ) -> Row:
         """Return the measurements of steps from `first` on, and enter a divergence among them."""
         if self.guard.on_device and (late := first_nonfinite(first, losses, norms)) is not None:
             self.divergences.setdefault(0, late)
         found = self.divergences.get(0)
         if found is not None:  # its update, and all later ones that the device was given, were masked: they never were
             applied = max(found.step - first, 0)
-            losses, norms = losses[:applied], norms[:applied]
+            losses, norms, observed = losses[:applied], norms[:applied], {}
         row: Row = {}
         if losses:
             row = {"train/loss": sum(losses) / len(losses), "optim/grad_norm": norms[-1]}
@@ -296,8 +302,8 @@ class SingleRun:
                 row["optim/clipped"] = sum(norm > self.clip_norm for norm in norms) / len(norms)
         row |= fixed
         if "number" in observed:
-            row["train/accuracy"] = observed.pop("correct") / max(observed.pop("number"), 1)
-        return row | observed
+            row["train/accuracy"] = observed["correct"] / max(observed["number"], 1)
+        return row | sizes(observed, 0)
 
     def keep(self, members: Sequence[int]) -> None:
         """There is only one member, and while there is a loop it goes on."""
@@ -362,6 +368,7 @@ class SingleRun:
             "optimizer": state.optimizer_state(self.model, self.optimizer),
             "scaler": self.precision.scaler.state_dict(),
             "unread": {"first": self.log.first, "losses": list(self.log.losses), "norms": list(self.log.norms)},
+            "remembered": self.observer.state(0),
         }
         return {**tree, "trained": trained} if trained else tree
 
@@ -373,5 +380,6 @@ class SingleRun:
         state.load_optimizer_state(self.model, self.optimizer, tree["optimizer"])
         if tree["scaler"]:
             self.precision.scaler.load_state_dict(tree["scaler"])
+        self.observer.load_state({0: tree.get("remembered", {})})
         unread = tree["unread"]
         self.log.restore(unread["first"], unread["losses"], unread["norms"])

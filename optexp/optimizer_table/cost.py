@@ -105,7 +105,7 @@ def measure_memory(composed: Composed, lr: float) -> Memory:
         program = training.program  # the vectors that some optimizers work on belong to their cost
         sizes = []
         for step in range(MEMORY_STEPS):
-            program.step(step, [lr], False)
+            program.step(step, [lr])
             sizes.append(state_bytes(training))
     numbers = sum(parameter.numel() for parameter in parameters)
     return Memory(sizes[-1], max(_size(before) + meter.peak - _size(parameters), 0), numbers, sizes[-1] > sizes[-2])
@@ -208,7 +208,7 @@ class _Runner:
         self._synchronize()
         start = time.perf_counter()
         for _ in range(steps):
-            self.program.step(self.steps, [self.lr], False)
+            self.program.step(self.steps, [self.lr])
             self.steps += 1
         self._synchronize()
         seconds = (time.perf_counter() - start) / steps

@@ -92,7 +92,7 @@ def _trained(program: Program, rates: Sequence[float], steps: int, batches: Eval
     found: list[dict[str, float]] = [{"loss": math.inf} for _ in rates]
     live = list(range(len(rates)))
     for step in range(steps):
-        diverged = program.step(step, [rates[member] for member in live], observed=False)
+        diverged = program.step(step, [rates[member] for member in live])
         if not diverged:
             continue
         going_on = [place for place in range(len(live)) if place not in diverged]

@@ -85,7 +85,7 @@ def _curves(
     followed = [_Followed(sweep) for _ in seeds]
     live = list(followed)
     for step, rate in enumerate(rates):
-        program.step(step, [rate] * len(live), observed=False)
+        program.step(step, [rate] * len(live))
         if not (program.on_host or (step + 1) % LOOK_EVERY == 0 or step + 1 == len(rates)):
             continue
         for losses, norms in _entries(program):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,39 @@ from tensorboard.plugins.text import metadata as text_metadata
 from optexp.errors import StorageError
 from optexp.records.growing_file import GrowingFile
 from optexp.records.sinks import Row
+
+CHARTS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "training and validation": {
+        "loss": ["train/loss$", "val/loss$"],
+        "accuracy": ["train/accuracy$", "val/accuracy$"],
+    },
+    "ledger: the step, in decades per parameter group": {
+        "gradient/weight": [r"ledger/group\d+/gradient$"],
+        "direction: agreement of gradients, or adaptive factor": [r"ledger/group\d+/direction$"],
+        "update/weight": [r"ledger/group\d+/update$"],
+        "unexplained: measured update over computed one": [r"ledger/group\d+/unexplained$"],
+        "learning rate; effective, from settings and as measured": [
+            "optim/lr$",
+            "optim/effective_lr$",
+            "probe/effective_lr$",
+        ],
+        "clipping: coefficient, and fraction of clipped steps": ["optim/clip_coefficient$", "optim/clipped$"],
+    },
+    "probes: two successive steps": {
+        "alpha: −1 no progress, 0 valley floor, +1 other side": ["probe/alpha$"],
+        "momentum: cosine with the gradient, changes of sign": ["probe/momentum_cosine$", "probe/sign_changes$"],
+        "gradient signal and noise": ["probe/signal$", "probe/noise$"],
+        "noise scale, samples": ["probe/noise_scale$"],
+        "weight decay over gradient": ["probe/decay_ratio$"],
+        "dead units, and elements below eps": ["probe/dead_units$", "probe/eps_share$"],
+        "residual of the fitted learning rate": ["probe/fit_residual$"],
+    },
+    "layers": {
+        "gradient norm": ["layer/.*/grad_norm$"],
+        "update/weight": ["layer/.*/update_ratio$"],
+    },
+}
+"""The Custom Scalars page: what stands in one chart, as regular expressions for tags, under category and title."""
 
 _NOT_TAGS = ("step", "epoch", "time")
 _pack_float32 = struct.Struct("<f").pack
@@ -160,13 +193,17 @@ def _text(tag: str, markdown: str) -> Summary.Value:
 
 
 def _layout() -> Summary.Value:
-    """Return the Custom Scalars page: training and validation in one chart, for loss and for accuracy."""
-    charts = [
-        Chart(title=name, multiline=MultilineChartContent(tag=[f"train/{name}$", f"val/{name}$"]))
-        for name in ("loss", "accuracy")
+    """Return the Custom Scalars page: `CHARTS`, the lower categories closed until somebody opens them."""
+    categories = [
+        Category(
+            title=title,
+            chart=[Chart(title=name, multiline=MultilineChartContent(tag=tags)) for name, tags in charts.items()],
+            closed=number > 1,
+        )
+        for number, (title, charts) in enumerate(CHARTS.items())
     ]
-    layout = Layout(category=[Category(title="training and validation", chart=charts)])
     metadata = custom_scalar_metadata.create_summary_metadata()
+    layout = Layout(category=categories)
     return _string_value(custom_scalar_metadata.CONFIG_SUMMARY_TAG, layout.SerializeToString(), metadata)
 
 

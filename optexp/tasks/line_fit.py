@@ -202,7 +202,7 @@ def _fitted(training: Training, trainer: str, optimizer: str) -> Fit:
     weight, bias = sorted(program.parameters, key=lambda parameter: -parameter.ndim)
     path = [(weight.item(), bias.item())]
     for step in range(training.plan.total_steps):
-        if program.step(step, [training.schedule.lr(step, training.base_lr)], False):
+        if program.step(step, [training.schedule.lr(step, training.base_lr)]):
             break
         path.append((weight.item(), bias.item()))
     slopes, intercepts = ([place[side] for place in path] for side in (0, 1))

@@ -22,6 +22,7 @@ from optexp.engine.loop import Member, train
 from optexp.engine.runtime import Interruption
 from optexp.engine.single import SingleRun
 from optexp.fuse import fuse
+from optexp.instruments.look import Look
 from optexp.records.console import Console
 
 WARM_UP = 30  # steps: compilation, cuDNN's search for the fastest kernels, the capture of graphs
@@ -104,11 +105,11 @@ def drive(source: Source, clock: Clock, members: int = 1) -> Driven:
     program: SingleRun | FusedRuns = first.program if members == 1 else fuse(trainings)
     step, reasons = program.step, []
 
-    def ticking(done: int, learning_rates: Sequence[float], observed: bool) -> Sequence[int]:
+    def ticking(done: int, learning_rates: Sequence[float], look: Look) -> Sequence[int]:
         if done == clock.start:
             reasons.append(why_eager(program))
         clock.tick(done)
-        return step(done, learning_rates, observed)
+        return step(done, learning_rates, look)
 
     program.step = ticking  # type: ignore[method-assign, assignment]
     with scratch() as folder:
@@ -131,7 +132,7 @@ def why_eager(program: SingleRun | FusedRuns) -> str | None:
     take = program.take
     if not isinstance(take, CapturedSteps):
         return program.why_not_captured or "this run does not ask for graphs"
-    if take.refused is None and set(take._captured) != {True, False}:
+    if take.refused is None and set(take._captured) != {Look.NOTHING, Look.SIZES}:
         return "they are not captured yet"
     return take.refused
 

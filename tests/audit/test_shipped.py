@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -118,9 +119,19 @@ def test_8_bit_classes_have_the_rule_and_memory_of_their_state() -> None:
     assert rule.bytes_per_parameter({"min_8bit_size": 10**6}) == 8
 
 
-def test_eight_bits_need_their_library(tmp_path: Path) -> None:
-    if find_spec("bitsandbytes") is not None:
-        pytest.skip("bitsandbytes is installed")
+class NotInstalled:
+    """Finds no bitsandbytes, as where there is none."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name.split(".")[0] == "bitsandbytes":
+            raise ModuleNotFoundError("No module named 'bitsandbytes'", name="bitsandbytes")
+
+
+def test_eight_bits_need_their_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "bitsandbytes"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [NotInstalled, *sys.meta_path])
     ended = here(tmp_path, "task=audit", "optimizer=adamw8bit")
     assert ended.status == 2
-    assert "bitsandbytes" in ended.err
+    assert "pip install 'optexp[bitsandbytes]'" in ended.err

@@ -42,6 +42,19 @@ def test_differences_and_metrics_side_by_side(make_run: MakeRun, capsys: pytest.
     assert Path("comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_effective_learning_rate_is_compared_where_it_is_another_than_lr(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(Path("a"), lr=1e-4, momentum=0.9, dampening=0.9)
+    make_run(Path("b"), lr=1e-2, momentum=0.9, dampening=0.0)
+    make_run(Path("c"), lr=1e-3, target="torch.optim.Adam")
+    make_run(Path("d"), lr=1e-1)
+    assert compare(capsys, "a", "b")["(effective"] == ["lr)", "0.0001", "0.1"]
+    assert compare(capsys, "b", "c")["(effective"] == ["lr)", "0.1"]
+    assert "(effective" not in compare(capsys, "c", "d")  # where lr says it all
+    assert "(effective" not in compare(capsys, "b", "d")  # 0.1 both
+
+
 def test_a_diverged_run_is_never_best(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(Path("a"), lr=0.1)
     path = make_run(Path("b"), lr=9.0, status="diverged")

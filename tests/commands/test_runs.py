@@ -32,6 +32,20 @@ def test_runs_are_listed_with_their_main_numbers(make_run: MakeRun, capsys: pyte
     assert summary == "2 runs in outputs: 1 completed, 1 diverged"
 
 
+def test_the_effective_learning_rate_stands_beside_lr_where_it_is_another(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(Path("outputs/a"), lr=1e-4, momentum=0.9, dampening=0.9)
+    make_run(Path("outputs/b"), lr=1e-2, momentum=0.9, dampening=0.0)
+    make_run(Path("outputs/c"), lr=1e-3, target="torch.optim.Adam")
+    main([])
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert "  lr  effective lr  steps" in heading
+    assert [line.split()[5:-6] for line in lines[:3]] == [["0.0001"], ["0.01", "0.1"], ["0.001"]]
+    main(["outputs/a"])
+    assert "effective" not in capsys.readouterr().out
+
+
 def test_an_unfinished_run_shows_how_far_it_is(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     path = make_run(Path("outputs/a"), status=None)
     info = json.loads((path / "run.json").read_text())

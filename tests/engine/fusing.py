@@ -157,9 +157,9 @@ def without_key_biases(runs: Sequence[Run]) -> list[Run]:
     """
     cleared = []
     for run in copy.deepcopy(runs):
-        for tag in ("optim/update_ratio", "optim/weight_norm"):
-            run.rows = [{key: value for key, value in row.items() if key != tag} for row in run.rows]
-            run.member.latest.pop(tag)
+        of_all = ("optim/update_ratio", "optim/weight_norm", "ledger/", "probe/")
+        run.rows = [{key: value for key, value in row.items() if not key.startswith(of_all)} for row in run.rows]
+        run.member.latest = {key: value for key, value in run.member.latest.items() if not key.startswith(of_all)}
         slots = run.state["optimizer"]["parameters"]
         for name, values in run.state["model"].items():
             if name.endswith("qkv.bias"):
@@ -176,11 +176,24 @@ def assert_same_rows(
     assert [sorted(row) for row in actual] == [sorted(row) for row in expected], where
     for row, wanted in zip(actual, expected, strict=True):
         for tag, value in wanted.items():
-            own = gradients if gradients is not None and tag in GRADIENTS else relative
-            # An update is the difference of two weights, so its size is known to a rounding error of the weights.
-            absolute = relative / 100 if tag == "optim/update_ratio" else 0.0
-            close = math.isclose(row[tag], value, rel_tol=own, abs_tol=absolute)
+            looser = gradients is not None and tag.startswith((*GRADIENTS, "probe/", "layer/", "ledger/"))
+            own = gradients if gradients is not None and looser else relative
+            close = math.isclose(row[tag], value, rel_tol=own, abs_tol=_absolute(tag, wanted, own))
             assert close, f"{where}: {tag} of step {row['step']} is {row[tag]}, alone {value}"
+
+
+def _absolute(tag: str, row: Row, relative: float) -> float:
+    """Return the absolute error that rounding by `relative` may make of a tag."""
+    if tag.endswith("update_ratio"):  # the difference of two weights is known to a rounding error of the weights
+        return relative / 100
+    if tag in ("probe/sign_changes", "probe/dead_units", "probe/eps_share"):  # an element on the edge counts or not
+        return 0.05
+    if tag.startswith("ledger/"):
+        update = row.get(f"{tag.rpartition('/')[0]}/update", 0.0)
+        return 100 * relative + (0.0 if tag.endswith("/gradient") else relative / 10**update)
+    if tag.startswith("probe/"):  # sums of products of either sign
+        return 100 * relative * max(1.0, abs(row.get("probe/noise", 0.0)))
+    return 0.0
 
 
 def assert_same_tree(actual: Any, expected: Any, tolerance: float, where: str) -> None:

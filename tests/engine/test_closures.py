@@ -27,7 +27,7 @@ def flat(run: Training) -> torch.Tensor:
 
 def steps(run: Training, number: int) -> None:
     for step in range(number):
-        run.program.step(step, [run.base_lr], observed=False)
+        run.program.step(step, [run.base_lr])
 
 
 def test_lbfgs_takes_the_steps_that_torch_takes_in_a_loop_of_its_own() -> None:
@@ -43,7 +43,7 @@ def test_lbfgs_takes_the_steps_that_torch_takes_in_a_loop_of_its_own() -> None:
         return loss
 
     for step in range(3):
-        run.program.step(step, [1.0], observed=False)
+        run.program.step(step, [1.0])
         optimizer.step(closure)  # type: ignore[arg-type]
     torch.testing.assert_close(flat(run), flat(plain), rtol=1e-6, atol=1e-9)  # sums of a full batch in another order
 
@@ -63,11 +63,11 @@ def test_evaluations_of_a_step_are_of_one_function(words: tuple[str, ...], monke
 
     buffers = [buffer.clone() for buffer in run.model.buffers()]
     monkeypatch.setattr(run.optimizer, "step", step)
-    run.program.step(0, [1.0], observed=False)
+    run.program.step(0, [1.0])
     assert found[0][0] == found[1][0] == found[2][0]
     assert torch.equal(found[0][1], found[1][1])
     once = assembled("optimizer=sgd", *words, "engine.accumulate=2")
-    once.program.step(0, [0.0], observed=False)
+    once.program.step(0, [0.0])
     assert len(buffers) == len(list(once.model.buffers()))
     assert all(map(torch.equal, run.model.buffers(), once.model.buffers()))  # statistics count one evaluation
 
@@ -85,7 +85,7 @@ def test_an_evaluation_that_is_not_finite_undoes_the_step() -> None:
     assert run.program.divergences == {} or run.program.divergences[0].step == 1
     while not run.program.divergences:
         before = flat(run)
-        run.program.step(run.program.step_state.step + 1, [1e30], observed=False)
+        run.program.step(run.program.step_state.step + 1, [1e30])
     assert torch.equal(flat(run), before)
     assert torch.isfinite(before).all()
     assert not math.isfinite(run.program.divergences[0].value)
@@ -144,7 +144,7 @@ def test_estimates_are_made_where_the_optimizer_would_make_them() -> None:
     due, estimates = [], []
     for step in range(4):
         due.append(hessian.is_due())
-        run.program.step(step, [run.base_lr], observed=False)
+        run.program.step(step, [run.base_lr])
         estimates.append(run.optimizer.state[run.program.parameters[0]]["hessian"].clone())
     assert due == [True, False, True, False]
     assert torch.equal(estimates[0], estimates[1])

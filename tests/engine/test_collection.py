@@ -57,7 +57,7 @@ def training(name: str) -> Training:
 def test_it_trains_and_resumes_bit_for_bit(name: str, tmp_path: Path) -> None:
     def step(run: Training, first: int, last: int) -> None:
         for number in range(first, last):
-            run.program.step(number, [run.base_lr * (1 - number / 40)], observed=False)
+            run.program.step(number, [run.base_lr * (1 - number / 40)])
 
     whole, first, second = training(name), training(name), training(name)
     before = [parameter.detach().clone() for parameter in whole.model.parameters()]
@@ -103,7 +103,7 @@ def test_what_cannot_be_built_from_parameters_is_refused(name: str) -> None:
 def test_a_checkpoint_names_no_class_of_another_package() -> None:
     """Some keep objects in their state. They are made anew from files, and nothing but them."""
     run = training("conda")
-    run.program.step(0, [run.base_lr], observed=False)
+    run.program.step(0, [run.base_lr])
     tree = run.program.state(0)
     first = next(iter(tree["optimizer"]["parameters"].values()))
     assert first["projector"]["class"].endswith(".GaLoreProjector")

@@ -101,7 +101,7 @@ def test_it_learns_with_clipping_accumulation_and_a_schedule(name: str) -> None:
 def test_resumed_it_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
     def step(run: Training, first: int, last: int) -> None:
         for number in range(first, last):
-            run.program.step(number, [run.base_lr * (1 - number / 40)], observed=False)
+            run.program.step(number, [run.base_lr * (1 - number / 40)])
 
     whole, first, second = training(name), training(name), training(name)
     step(whole, 0, 9)
@@ -125,7 +125,7 @@ def test_decay_acts_on_what_the_groups_say(name: str) -> None:
 
     def stepped(*words: str) -> dict[str, torch.Tensor]:
         run = training(name, *words)
-        run.program.step(0, [run.base_lr], observed=False)
+        run.program.step(0, [run.base_lr])
         return weights(run)
 
     def differing(decays_all: bool) -> set[str]:

@@ -152,9 +152,7 @@ def change_arguments(patch: pytest.MonkeyPatch, key: str) -> None:
 
 def train_at_one_rate(patch: pytest.MonkeyPatch) -> None:
     step = FusedRuns.step
-    patch.setattr(
-        FusedRuns, "step", lambda program, at, rates, observed: step(program, at, [rates[0]] * len(rates), observed)
-    )
+    patch.setattr(FusedRuns, "step", lambda program, at, rates, look: step(program, at, [rates[0]] * len(rates), look))
 
 
 def measure_all_together(patch: pytest.MonkeyPatch) -> None:

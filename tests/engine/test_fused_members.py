@@ -17,6 +17,7 @@ from optexp.datasets.batches import Batch, Clock, TrainBatches
 from optexp.engine.fused import FusedRuns
 from optexp.engine.program import Tree
 from optexp.fuse import fuse
+from optexp.instruments.look import Look
 
 # Odd sizes: members begin at odd places in memory, and vectors of the processor end within members.
 MODELS = {
@@ -60,7 +61,8 @@ def restored_threads() -> Iterator[None]:
 
 def steps(program: FusedRuns, first: int, last: int, rates: Sequence[float]) -> None:
     for step in range(first, last):
-        program.step(step, [rate * (1 + step % 3) for rate in rates], observed=step % 2 == 0)
+        look = Look.SIZES if step % 2 == 0 else Look.NOTHING
+        program.step(step, [rate * (1 + step % 3) for rate in rates], look)
 
 
 def states(program: FusedRuns) -> list[Tree]:

@@ -125,9 +125,9 @@ def test_the_states_are_of_one_form_at_every_step(name: str, book: Path) -> None
         if step == 3:
             program.keep([2, 1])
             numbers = [2, 1]
-        program.step(step, [trainings[number].base_lr for number in numbers], observed=False)
+        program.step(step, [trainings[number].base_lr for number in numbers])
         for number in numbers:
-            singles[number].program.step(step, [trainings[number].base_lr], observed=False)
+            singles[number].program.step(step, [trainings[number].base_lr])
         if step == 4:
             rows = program.read([0, 1]).rows()
             for row, number in zip(rows, numbers, strict=True):

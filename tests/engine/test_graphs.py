@@ -28,6 +28,7 @@ from optexp.engine.runtime import Interruption
 from optexp.engine.single import SingleRun
 from optexp.engine.step_log import DeviceLog
 from optexp.errors import BadInput
+from optexp.instruments.look import Look
 from optexp.nn.dropout import StackedStepState, StepState
 
 # Learning rates that single and double precision both hold: a captured update reads them in single precision.
@@ -60,10 +61,10 @@ def as_on_a_device(training: Training, captured: bool = True) -> Training:
     return training
 
 
-def replays(program: SingleRun | FusedRuns) -> dict[bool, int]:
+def replays(program: SingleRun | FusedRuns) -> dict[Look, int]:
     assert isinstance(program.take, CapturedSteps)
     assert program.take.refused is None
-    return {observed: graph.replays for observed, (graph, _, _) in program.take._captured.items()}  # type: ignore[attr-defined]
+    return {look: graph.replays for look, (graph, _, _) in program.take._captured.items()}  # type: ignore[attr-defined]
 
 
 def assert_close(found: Sequence[dict[str, float]], expected: Sequence[dict[str, float]]) -> None:
@@ -71,7 +72,8 @@ def assert_close(found: Sequence[dict[str, float]], expected: Sequence[dict[str,
     assert [row.keys() for row in found] == [row.keys() for row in expected]
     for row, other in zip(found, expected, strict=True):
         for tag, value in other.items():
-            assert row[tag] == pytest.approx(value, rel=1e-4, abs=1e-7), tag
+            counted = tag in ("probe/sign_changes", "ledger/group0/unexplained", "ledger/group1/unexplained", "probe/fit_residual")
+            assert row[tag] == pytest.approx(value, rel=1e-4, abs=1e-2 if counted else 1e-7), tag
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -90,7 +92,7 @@ def test_a_captured_run_is_the_run(model: str, words: tuple[str, ...]) -> None:
     (ending, _, expected), (other, _, found) = trained(written), trained(captured)
     assert other == ending
     assert found.without_times() == expected.without_times()
-    assert replays(captured.program) == {False: 21, True: 6}
+    assert replays(captured.program) == {Look.NOTHING: 17, Look.SIZES: 2}
     assert_close(expected.without_times()[:3], trained(assembled(*words))[2].without_times()[:3])
 
 
@@ -103,7 +105,7 @@ def test_augmented_images_are_drawn_anew_in_every_replay() -> None:
 
     captured = augmented(captured=True)
     assert trained(captured)[2].without_times() == trained(augmented(captured=False))[2].without_times()
-    assert replays(captured.program) == {False: 21, True: 6}
+    assert replays(captured.program) == {Look.NOTHING: 17, Look.SIZES: 2}
 
 
 class Noisy(nn.Module):
@@ -134,7 +136,7 @@ def test_torchs_generators_are_set_before_every_replay() -> None:
     expected = trained(as_on_a_device(foreign(Noisy), captured=False))[2]
     captured = as_on_a_device(foreign(Noisy))
     assert trained(captured)[2].without_times() == expected.without_times()
-    assert replays(captured.program) == {False: 21, True: 6}
+    assert replays(captured.program) == {Look.NOTHING: 17, Look.SIZES: 2}
 
 
 def test_a_step_that_waits_is_taken_as_it_is_written(caplog: pytest.LogCaptureFixture) -> None:
@@ -182,7 +184,7 @@ def test_a_number_that_is_baked_into_the_graph_is_noticed(forgotten: str, monkey
 
     monkeypatch.setattr(transfers.HostNumbers, "compute", forgetful)
     assert trained(captured)[2].without_times() != expected.without_times()
-    assert replays(captured.program) == {False: 21, True: 6}
+    assert replays(captured.program) == {Look.NOTHING: 17, Look.SIZES: 2}
 
 
 def test_masks_cannot_be_drawn_from_a_number_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +259,7 @@ def test_a_captured_group_is_the_group(model: str, optimizer: str) -> None:
     common = [*MODELS[model], *COMMON, f"optimizer={optimizer}", "engine.label_smoothing=0.1"]
     expected, _ = together(common, captured=False)
     found, program = together(common, captured=True)
-    assert replays(program) == {False: 21, True: 6}
+    assert replays(program) == {Look.NOTHING: 17, Look.SIZES: 2}
     for (ending, rows), (other, others) in zip(found, expected, strict=True):
         assert ending == other
         assert rows.without_times() == others.without_times()
@@ -323,12 +325,12 @@ def test_the_log_of_a_device_outgrows_its_ring_and_survives_a_stop(monkeypatch: 
     assert_close(trained(as_on_a_device(assembled(*words)))[2].without_times(), expected.without_times())
     first, second = (as_on_a_device(assembled(*words)) for _ in range(2))
     for step in range(11):
-        first.program.step(step, [0.01], observed=False)
+        first.program.step(step, [0.01])
     second.program.load_state(0, first.program.state(0))
     assert second.program.log.losses == first.program.log.losses
     for program in (first.program, second.program):
         for step in range(11, 14):
-            program.step(step, [0.01], observed=False)
+            program.step(step, [0.01])
     assert second.program.read().rows() == first.program.read().rows()
 
 

@@ -87,7 +87,7 @@ def test_divergence_stops_before_the_update_and_keeps_the_last_good_checkpoint(t
     # the state is that of a clean training of 25 steps
     clean = assembled(*MLP, "engine.max_steps=50")
     for step in range(25):
-        clean.program.step(step, [training.schedule.lr(step, training.base_lr)], observed=False)
+        clean.program.step(step, [training.schedule.lr(step, training.base_lr)])
     for one, other in zip(training.model.parameters(), clean.model.parameters(), strict=True):
         assert torch.equal(one, other)
 

@@ -15,6 +15,7 @@ from optexp.datasets.batches import EvalBatches
 from optexp.engine import backward as engine_backward
 from optexp.engine import state
 from optexp.engine.single import SingleRun
+from optexp.instruments.look import Look
 from optexp.optimizers.build import build_optimizer
 
 BASE = ("dataset=digits", "model=mlp", "model.hidden=[16]", "schedule=constant", "engine.max_steps=30")
@@ -43,7 +44,7 @@ def test_losses_and_weights_equal_those_of_a_bare_loop(words, kind, settings, cl
     optimizer = kind(twin.model.parameters(), lr=0.01, weight_decay=decay, foreach=False, **settings)
     settings["weight_decay"] = decay
     for step in range(30):
-        training.program.step(step, [0.01], observed=False)
+        training.program.step(step, [0.01])
         batch = twin.program.batches.take(step)
         optimizer.zero_grad()
         loss = F.cross_entropy(twin.model(batch.inputs), batch.targets)
@@ -61,7 +62,7 @@ def test_accumulation_in_uneven_parts_does_not_change_the_update(parts: int) -> 
     runs = [assembled(*BASE, f"engine.accumulate={k}", "engine.precision=fp64") for k in (1, parts)]
     for training in runs:
         for step in range(10):
-            training.program.step(step, [0.05], observed=step == 9)
+            training.program.step(step, [0.05], look=Look.SIZES if step == 9 else Look.NOTHING)
     torch.testing.assert_close(parameters(runs[0].model), parameters(runs[1].model), rtol=1e-10, atol=1e-12)
     first, second = (training.program.read().rows()[0] for training in runs)
     assert first["train/loss"] == pytest.approx(second["train/loss"], rel=1e-9)
@@ -73,7 +74,7 @@ def test_accumulation_counts_tokens_and_not_parts() -> None:
     runs = [assembled(*words, "engine.max_steps=5", f"engine.accumulate={k}", "engine.precision=fp64") for k in (1, 2)]
     for training in runs:
         for step in range(5):
-            training.program.step(step, [0.1], observed=False)
+            training.program.step(step, [0.1])
     torch.testing.assert_close(parameters(runs[0].model), parameters(runs[1].model), rtol=1e-9, atol=1e-11)
 
 
@@ -81,7 +82,7 @@ def test_read_reports_means_and_the_clipped_fraction() -> None:
     training = assembled(*BASE, "engine.clip_norm=1.0")
     program = training.program
     for step in range(7):
-        program.step(step, [0.05], observed=step == 6)
+        program.step(step, [0.05], look=Look.SIZES if step == 6 else Look.NOTHING)
     losses, norms = torch.tensor(program.log.losses), torch.tensor(program.log.norms)
     values = program.read().rows()[0]
     assert values["train/loss"] == pytest.approx(losses.mean().item(), rel=1e-6)
@@ -96,7 +97,7 @@ def test_read_reports_means_and_the_clipped_fraction() -> None:
 def test_the_update_ratio_includes_clipping_momentum_and_lr() -> None:
     training = assembled(*BASE, "engine.clip_norm=0.01", "optimizer.momentum=0", "optimizer.weight_decay=0")
     before = parameters(training.model).clone()
-    training.program.step(0, [0.5], observed=True)
+    training.program.step(0, [0.5], look=Look.SIZES)
     change = (parameters(training.model) - before).norm()
     assert change.item() == pytest.approx(0.5 * 0.01, rel=1e-3)
     assert training.program.read().rows()[0]["optim/update_ratio"] == pytest.approx(
@@ -107,7 +108,7 @@ def test_the_update_ratio_includes_clipping_momentum_and_lr() -> None:
 def test_evaluation_is_in_evaluation_mode_and_changes_nothing() -> None:
     training = assembled("model=resnet", "engine.max_steps=5", "engine.label_smoothing=0.2")
     for step in range(3):
-        training.program.step(step, [0.05], observed=False)
+        training.program.step(step, [0.05])
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
     values = training.program.evaluate(training.validation)[0]
     assert training.model.training
@@ -133,8 +134,8 @@ def test_bf16_trains_and_keeps_master_weights_in_fp32() -> None:
     training = assembled(*BASE, "engine.precision=bf16", "optimizer.lr=0.05")
     reference = assembled(*BASE, "optimizer.lr=0.05")
     for step in range(20):
-        training.program.step(step, [0.05], observed=False)
-        reference.program.step(step, [0.05], observed=False)
+        training.program.step(step, [0.05])
+        reference.program.step(step, [0.05])
     assert all(parameter.dtype == torch.float32 for parameter in training.model.parameters())
     ours, exact = training.program.read().rows()[0]["train/loss"], reference.program.read().rows()[0]["train/loss"]
     assert ours == pytest.approx(exact, rel=0.02)
@@ -147,7 +148,7 @@ def test_fp16_unscales_before_it_clips() -> None:
         *BASE, "engine.precision=fp16", "engine.clip_norm=0.01", "optimizer.momentum=0", "optimizer.weight_decay=0"
     )
     before = parameters(training.model).clone()
-    training.program.step(0, [0.5], observed=True)
+    training.program.step(0, [0.5], look=Look.SIZES)
     assert (parameters(training.model) - before).norm().item() == pytest.approx(0.005, rel=1e-2)
     values = training.program.read().rows()[0]
     assert values["optim/loss_scale"] == 65536
@@ -158,7 +159,7 @@ def test_fp16_skips_an_overflowing_step_and_lowers_the_scale() -> None:
     training = assembled(*BASE, "engine.precision=fp16")
     training.program.precision.scaler._init_scale = 2.0**40  # overflows in the first backward pass
     before = parameters(training.model).clone()
-    assert training.program.step(0, [0.5], observed=False) == []
+    assert training.program.step(0, [0.5]) == []
     assert torch.equal(parameters(training.model), before)
     assert training.program.precision.scaler.get_scale() == 2.0**39
     assert training.program.divergences == {}
@@ -171,10 +172,10 @@ def test_foreign_models_draw_from_a_stream_of_their_own_per_step() -> None:
     drop = torch.nn.Dropout(0.5)
     program.draws_globally = True
     program.forward = lambda inputs: training.model(drop(inputs))  # type: ignore[assignment]
-    program.step(3, [0.0], observed=False)
+    program.step(3, [0.0])
     torch.manual_seed(99)
-    program.step(3, [0.0], observed=False)
-    program.step(4, [0.0], observed=False)
+    program.step(3, [0.0])
+    program.step(4, [0.0])
     assert program.log.losses[0] == program.log.losses[1]
     assert program.log.losses[1] != program.log.losses[2]
 
@@ -185,7 +186,7 @@ def test_gradients_that_no_loss_scale_can_cure_stop_an_fp16_run() -> None:
     program.parameters[0].register_hook(lambda gradient: gradient * float("nan"))
     before = parameters(training.model).clone()
     steps = 0
-    while not program.step(steps, [0.05], observed=False):
+    while not program.step(steps, [0.05]):
         steps += 1
         assert steps < 100
     assert steps == 16  # the scale is halved from 2**16 to 1; then there is nothing left to try
@@ -198,7 +199,7 @@ def test_gradients_that_no_loss_scale_can_cure_stop_an_fp16_run() -> None:
 def test_schedule_free_optimizers_are_evaluated_at_their_own_weights() -> None:
     training = assembled(*BASE, optimizer={"_target_": "pytorch_optimizer.ScheduleFreeAdamW", "lr": 0.01})
     for step in range(30):
-        training.program.step(step, [0.01], observed=False)
+        training.program.step(step, [0.01])
     at_training_weights = parameters(training.model).clone()
     ours = training.program.evaluate(training.validation)[0]["loss"]
     assert torch.allclose(parameters(training.model), at_training_weights, atol=1e-6)
@@ -257,7 +258,7 @@ def test_peculiar_models_train_as_in_a_bare_loop(kind: Any, settings: dict[str, 
     run, model = run_of(Peculiar(), kind, settings), Peculiar()
     optimizer = kind([p for p in model.parameters() if p.requires_grad], foreach=False, **settings)
     for step in range(12):
-        run.step(step, [settings["lr"]], observed=step == 5)
+        run.step(step, [settings["lr"]], look=Look.SIZES if step == 5 else Look.NOTHING)
         batch = run.batches.take(step)
         optimizer.zero_grad()
         loss = F.cross_entropy(model(batch.inputs), batch.targets)
@@ -280,12 +281,12 @@ def test_peculiar_models_train_as_in_a_bare_loop(kind: Any, settings: dict[str, 
 def test_a_loaded_state_goes_on_bit_by_bit(model: str, kind: Any, settings: dict[str, Any]) -> None:
     runs = [run_of(assembled(f"model={model}").model, kind, settings) for _ in range(2)]
     for step in range(4):
-        runs[0].step(step, [0.01], observed=step == 3)
+        runs[0].step(step, [0.01], look=Look.SIZES if step == 3 else Look.NOTHING)
     saved = copy.deepcopy(runs[0].state(0))
     runs[1].load_state(0, saved)
     for step in range(4, 8):
         for run in runs:
-            run.step(step, [0.01], observed=False)
+            run.step(step, [0.01])
     first, second = (run.state(0) for run in runs)
     assert all(torch.equal(value, second["model"][name]) for name, value in first["model"].items())
     for name, values in first["optimizer"]["parameters"].items():
@@ -298,7 +299,7 @@ def test_gradients_are_those_of_loss_backward() -> None:
     runs = [assembled(*BASE).program for _ in range(2)]
     runs[1].backward = engine_backward.Backward(direct=False)
     for run in runs:
-        run.step(0, [0.1], observed=False)
+        run.step(0, [0.1])
     for ours, theirs in zip(runs[0].parameters, runs[1].parameters, strict=True):
         assert ours.grad is not None
         assert torch.equal(ours.grad, theirs.grad)
@@ -318,5 +319,5 @@ def test_an_engine_that_is_called_otherwise_is_left_alone(
     engine_backward._engine_is_as_known.cache_clear()
     assert not run.backward._direct
     before = parameters(run.model)
-    run.step(0, [0.1], observed=False)
+    run.step(0, [0.1])
     assert not torch.equal(parameters(run.model), before)

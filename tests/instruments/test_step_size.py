@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from optexp.instruments.norms import global_norm
-from optexp.instruments.step_size import UpdateRatio, effective_lr
+from optexp.instruments.step_size import effective_lr
 
 
 @pytest.mark.parametrize(("momentum", "dampening"), [(0.0, 0.9), (0.9, 0.0), (0.9, 0.9), (0.8, 0.5), (0.5, 0.9)])
@@ -35,32 +35,6 @@ def test_effective_lr_of_adam_is_its_lr_and_rmsprop_amplifies() -> None:
     weights = [nn.Parameter(torch.zeros(1))]
     assert effective_lr(torch.optim.AdamW(weights), 0.3) == 0.3
     assert effective_lr(torch.optim.RMSprop(weights, momentum=0.5), 0.3) == pytest.approx(0.6)
-
-
-@pytest.mark.parametrize("on_host", [False, True])
-def test_update_ratio_is_the_relative_size_of_one_step(on_host: bool) -> None:
-    torch.manual_seed(0)
-    weights = [nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(5))]
-    for weight in weights:
-        weight.grad = torch.randn_like(weight)
-    flat = torch.cat([weight.detach().flatten() for weight in weights])
-    gradient = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
-    ratio = UpdateRatio(weights)
-    ratio.before_step()
-    torch.optim.SGD(weights, lr=0.01).step()
-    measured, weight_norm = ratio.after_step(on_host)
-    assert isinstance(measured, float) == on_host
-    assert float(measured) == pytest.approx(0.01 * gradient.norm().item() / flat.norm().item(), rel=1e-4)
-    assert float(weight_norm) == pytest.approx(flat.norm().item(), rel=1e-6)
-
-
-def test_the_ratio_of_weights_that_are_all_zero_is_infinite() -> None:
-    weights = [nn.Parameter(torch.zeros(3))]
-    weights[0].grad = torch.ones(3)
-    ratio = UpdateRatio(weights)
-    ratio.before_step()
-    torch.optim.SGD(weights, lr=0.01).step()
-    assert ratio.after_step(on_host=True)[0] == math.inf
 
 
 @pytest.mark.parametrize("on_host", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import random
 from pathlib import Path
@@ -17,9 +18,11 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins import base_plugin
+from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import api_pb2, get_experiment, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
+from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_ndarray
 
@@ -70,11 +73,49 @@ def test_scalars_text_and_layout_are_found(tmp_path: Path) -> None:
     text = found.Tensors("a/tensorboard", "config")[0].tensor_proto.string_val[0].decode()
     assert text == "```yaml\noptimizer:\n  lr: 0.1\n```"
     raw = found.Tensors("a/tensorboard", "custom_scalars__config__")[0].tensor_proto.string_val[0]
-    charts = Layout.FromString(raw).category[0].chart
-    assert [list(chart.multiline.tag) for chart in charts] == [
+    first, ledger, *others = Layout.FromString(raw).category
+    assert [list(chart.multiline.tag) for chart in first.chart] == [
         ["train/loss$", "val/loss$"],
         ["train/accuracy$", "val/accuracy$"],
     ]
+    assert [first.closed, ledger.closed, *(category.closed for category in others)] == [False, False, True, True]
+
+
+STEP_TAGS = {
+    "ledger: the step, in decades per parameter group": [
+        *(f"ledger/group{i}/{name}" for i in (0, 1, 12) for name in ("gradient", "direction", "update", "unexplained")),
+        *("optim/lr", "optim/effective_lr", "probe/effective_lr", "optim/clip_coefficient", "optim/clipped"),
+    ],
+    "probes: two successive steps": [
+        *("probe/alpha", "probe/momentum_cosine", "probe/sign_changes", "probe/signal", "probe/noise"),
+        *("probe/noise_scale", "probe/decay_ratio", "probe/dead_units", "probe/eps_share", "probe/fit_residual"),
+    ],
+    "layers": ["layer/blocks.0.conv1.weight/grad_norm", "layer/fc.weight/update_ratio"],
+}
+"""What is logged about the step, under the category where a user finds it."""
+
+
+def test_tensorboards_own_plugin_finds_every_tag_of_the_step_in_exactly_one_chart(tmp_path: Path) -> None:
+    every = [tag for tags in STEP_TAGS.values() for tag in tags]
+    sink = TensorBoard(tmp_path / "a", {}, "", "")
+    sink.log({"step": 1, "train/loss": 1.0, "optim/grad_norm": 2.0} | dict.fromkeys(every, 0.5))
+    sink.close({"status": "completed"})
+    provider = MultiplexerDataProvider(read(tmp_path), str(tmp_path))
+    scalars = ScalarsPlugin(base_plugin.TBContext(data_provider=provider))
+    plugins = {ScalarsPlugin.plugin_name: scalars}
+    plugin = CustomScalarsPlugin(base_plugin.TBContext(data_provider=provider, plugin_name_to_instance=plugins))
+    layout = json.loads(plugin.layout_impl(context.RequestContext(), ""))
+    found: dict[str, list[str]] = {}
+    for category in layout["category"]:
+        for chart in category["chart"]:
+            for regex in chart["multiline"]["tag"]:
+                answer = plugin.scalars_impl(context.RequestContext(), "a", regex, "")
+                assert answer["regex_valid"]
+                found.setdefault(category["title"], []).extend(answer["tag_to_events"])
+    assert found.pop("training and validation") == ["train/loss"]
+    assert {title: sorted(tags) for title, tags in found.items()} == {
+        title: sorted(tags) for title, tags in STEP_TAGS.items()
+    }
 
 
 def test_a_row_is_one_event(tmp_path: Path) -> None:

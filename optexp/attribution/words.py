@@ -1,0 +1,81 @@
+"""Override words that lead from what some words compose to a given configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from optexp.config.check import GROUPS_OF_A_TRAINING
+from optexp.config.compose import Composer, quoted
+from optexp.errors import BadInput
+
+_DEFAULTS_COUNT = ("engine",)
+"""Groups whose missing keys have the value that is the default today; of others a missing key is left out."""
+
+
+def words_towards(composer: Composer, words: Sequence[str], target: Mapping[str, Any]) -> list[str]:
+    """Return `words` with changes behind them, so that together they compose the groups of `target`.
+
+    Raises BadInput where no words do, such as a value that Hydra's grammar cannot write.
+    """
+    start = composer.compose(words).config
+    changes = [
+        change for group in GROUPS_OF_A_TRAINING for change in _changes(start[group], target.get(group), group, group)
+    ]
+    dropped = {key_of(change) for change in changes if change.startswith("~")}  # what words have added must be there
+    replaced = {key_of(change) for change in changes} - dropped
+    added = {key_of(word) for word in words if word.startswith("+")}
+    every = [
+        *(word for word in words if key_of(word) not in replaced),
+        *(f"++{change}" if key_of(change) in added and change[0] not in "+~" else change for change in changes),
+    ]
+    reached = composer.compose(every).config
+    for group in GROUPS_OF_A_TRAINING:
+        for change in _changes(reached[group], target.get(group), group, group):
+            raise BadInput(f"{change}: the command line cannot set this value")
+    return every
+
+
+def key_of(word: str) -> str:
+    """Return the key of an override word, or the group."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two values of a configuration are the same: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+def _changes(have: Any, want: Any, key: str, group: str) -> Iterator[str]:
+    """Yield the words that turn one value into another."""
+    if not isinstance(have, Mapping) or not isinstance(want, Mapping):
+        if not same(have, want):
+            yield f"{key}={value_word(want)}"
+        return
+    if group not in _DEFAULTS_COUNT:
+        for name in have:
+            if name not in want:
+                if have[name] is None:  # Hydra drops no null
+                    yield f"++{key}.{name}=0"
+                yield f"~{key}.{name}"
+    for name, value in want.items():
+        if name in have:
+            yield from _changes(have[name], value, f"{key}.{name}", group)
+        else:
+            yield f"++{key}.{name}={value_word(value)}"
+
+
+def value_word(value: Any) -> str:
+    """Write a plain value in Hydra's override grammar, every digit of it."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(value_word, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{name}:{value_word(entry)}' for name, entry in value.items())}}}"
+    return repr(value) if isinstance(value, float) else json.dumps(value)

@@ -1,0 +1,188 @@
+"""What two successive optimizer steps tell together, from dot products of their gradients and updates.
+
+With g the gradients, s the updates and B the batch size, of steps p − 1 and p:
+
+- signal = g_{p−1} · g_p: batches are independent, so it estimates ‖G‖² without their noise; noise = mean ‖g‖² − signal
+  estimates tr Σ / B; noise_scale = B · noise / signal, in samples (McCandlish et al. 2018, arXiv 1812.06162)
+- alpha = −(g_p · s_{p−1}) / (g_{p−1} · s_{p−1}): −1 no progress, 0 valley floor, +1 the other side (Cockpit, Schneider
+  et al. 2021)
+- momentum_cosine = cos(g_p, −s_{p−1}); sign_changes = fraction of the moving elements whose update changes its sign
+- effective_lr = (c1 + c0) / (1 − a) of the fit s_p = a s_{p−1} − c1 d_p − c0 d_{p−1}, see `effective_rate`
+
+alpha takes the slope before the step from the batch that made the step, so noise in it pulls alpha towards 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optexp.instruments.rules import Rule, Settings
+
+LARGEST_RESIDUAL = 0.1
+"""A fit of the effective rate that leaves more of the update unexplained is no measurement."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One step as vectors of all parameters in order, [R, n]: gradient after clipping, coupled decay, update."""
+
+    gradient: Tensor
+    decay: Tensor | None  # weight_decay · w, where the rule adds it to the gradient
+    update: Tensor
+    weights: Tensor  # before the step
+    coefficient: Tensor | None  # of clipping, [R] or [1]
+    learning_rates: list[float]  # of the members' first group
+
+    def state(self, member: int) -> dict[str, Any]:
+        """Return the part of one member, as tensors and numbers by name."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        own = {name: value[member % len(value)].clone() for name, value in tensors.items()}
+        return own | {"learning_rate": self.learning_rates[member]}
+
+    @classmethod
+    def of(cls, members: Sequence[Mapping[str, Any]]) -> Snapshot:
+        """Return the snapshot of members from what `state` returned of each.
+
+        Those without clipping or decay of their own are not changed by that of others.
+        """
+
+        def stacked(name: str, without: Callable[[Tensor], Tensor]) -> Tensor | None:
+            if not any(name in member for member in members):
+                return None
+            return torch.stack([member.get(name, without(member["gradient"])) for member in members])
+
+        gradient, update, weights = (
+            torch.stack([m[name] for m in members]) for name in ("gradient", "update", "weights")
+        )
+        rates = [float(member["learning_rate"]) for member in members]
+        decay = stacked("decay", torch.zeros_like)
+        coefficient = stacked("coefficient", lambda gradient: gradient.new_ones(()))
+        return cls(gradient, decay, update, weights, coefficient, rates)
+
+    def select(self, rows: Sequence[int]) -> Snapshot:
+        kept = torch.tensor(rows, device=self.gradient.device)
+        return Snapshot(
+            self.gradient[kept],
+            None if self.decay is None else self.decay[kept],
+            self.update[kept],
+            self.weights[kept],
+            self.coefficient if self.coefficient is None or len(self.coefficient) == 1 else self.coefficient[kept],
+            [self.learning_rates[row] for row in rows],
+        )
+
+
+def column(values: Sequence[float], like: Tensor) -> Tensor:
+    """Return numbers of R members as [R, 1]."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(1)
+
+
+def couples_decay(kind: str | None, settings: Settings) -> bool:
+    """Return whether a group's weight decay is added to the gradient (and not applied to the weights apart)."""
+    if not settings.get("weight_decay") or settings.get("decoupled_weight_decay") or kind in (None, "AdamW"):
+        return False
+    return not settings.get("weight_decouple", False)
+
+
+def coupled_decay(rule: Rule, settings: Sequence[Sequence[Settings]], weights: Tensor) -> Tensor | None:
+    """Return what weight decay adds to the gradient, [R, n]; None where it adds nothing."""
+    if not any(couples_decay(rule.kind, group) for member in settings for group in member):
+        return None
+    parts = weights.split([sum(rule.sizes[start:end]) for start, end in rule.bounds], dim=1)
+    decay = []
+    for index, part in enumerate(parts):
+        groups = [member[index] for member in settings]
+        rates = [group["weight_decay"] if couples_decay(rule.kind, group) else 0.0 for group in groups]
+        decay.append(part * column(rates, part))
+    return torch.cat(decay, dim=1)
+
+
+def compared(rule: Rule, first: Snapshot, second: Snapshot) -> dict[str, Tensor]:
+    """Return the dot products of two steps' vectors and what is counted over them, [R, ...] each.
+
+    `gram` is [R, 4, 4] over (update, gradient) of the first and of the second step, in this order: s1, s2, g1, g2; or
+    [R, 6, 6] with the coupled decay of both behind them.
+    """
+    vectors = [first.update, second.update, first.gradient, second.gradient]
+    if first.decay is not None and second.decay is not None:
+        vectors += [first.decay, second.decay]
+    signs = (first.update * second.update).sign_()
+    balance = signs.sum(1)
+    moving = signs.abs_().sum(1)
+    stacked = torch.stack(vectors, dim=1)
+    found = {"gram": stacked @ stacked.mT, "sign_changes": (moving - balance) / (2 * moving).clamp(min=1)}
+    if first.coefficient is not None:
+        found["coefficient_before"] = first.coefficient
+    if rule.units:
+        found["dead_units"] = _dead_units(rule, first, second)
+    return found
+
+
+def _dead_units(rule: Rule, first: Snapshot, second: Snapshot) -> Tensor:
+    """Return the fraction of units, rows of matrices and kernels, whose gradient was exactly zero in both steps."""
+    parts = first.gradient.abs().add_(second.gradient.abs()).split(rule.sizes, dim=1)
+    largest = [parts[place].unflatten(1, (rule.rows[place], -1)).amax(-1) for place in rule.units]
+    return (torch.cat(largest, dim=1) == 0).float().mean(1)
+
+
+def quantities(
+    rule: Rule, settings: Sequence[Settings], lr_before: float, numbers: Mapping[str, Any]
+) -> dict[str, float]:
+    """Return the tags of one member's probe from what `compared` has found; nan for what is not defined."""
+    gram = np.asarray(numbers["gram"])
+    before, now = numbers.get("coefficient_before", 1.0), numbers.get("coefficient", 1.0)
+    s1, g1, g2 = 0, 2, 3
+    signal = gram[g1, g2] / (before * now) if before * now else math.nan
+    power = (gram[g1, g1] / before**2 + gram[g2, g2] / now**2) / 2 if before * now else math.nan
+    row = {
+        "probe/signal": float(signal),
+        "probe/noise": float(power - signal),
+        "probe/alpha": _ratio(-gram[g2, s1] * before, gram[g1, s1] * now),
+        "probe/momentum_cosine": _ratio(-gram[g2, s1], math.sqrt(gram[g2, g2] * gram[s1, s1])),
+        "probe/sign_changes": numbers["sign_changes"],
+    }
+    if "dead_units" in numbers:
+        row["probe/dead_units"] = numbers["dead_units"]
+    lr, sign = float(settings[0]["lr"]), -1.0 if settings[0].get("maximize") else 1.0
+    if rule.kind in ("SGD", None):
+        rate, residual = effective_rate(gram, lr / lr_before if lr_before else 1.0)
+        if residual < LARGEST_RESIDUAL:
+            row |= {"probe/effective_lr": sign * rate, "probe/fit_residual": residual}
+    return row
+
+
+def effective_rate(gram: np.ndarray, lr_growth: float = 1.0) -> tuple[float, float]:
+    """Return the effective learning rate that two steps reveal, and the relative residual of the fit.
+
+    s_p = a s_{p−1} − c1 d_p − c0 d_{p−1} holds exactly for SGD: a = μ, c1 = lr (1 − τ), c0 = 0; with Nesterov
+    a = μ, c1 = lr (1 + μ), c0 = −lr μ. The gain for a constant gradient is (c1 + c0) / (1 − a). `gram` is that of
+    `compared`; `lr_growth` is lr_p / lr_{p−1}. Vectors that are nearly parallel leave the fit open: of the solutions
+    the smallest is taken, which is that without momentum.
+    """
+    size = len(gram)
+    mixing = np.zeros((4, size))  # s1, s2, d1, d2 as combinations of the vectors
+    mixing[[0, 1, 2, 3], [0, 1, 2, 3]] = 1
+    if size == 6:
+        mixing[[2, 3], [4, 5]] = 1
+    mixing[0] *= lr_growth
+    products = mixing @ gram @ mixing.T
+    lengths = np.sqrt(np.diag(products))
+    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
+        return math.nan, math.inf
+    products = products / np.outer(lengths, lengths)
+    known = [0, 3, 2]  # s1, d2, d1
+    solution = np.linalg.lstsq(products[np.ix_(known, known)], products[known, 1], rcond=1e-6)[0]
+    explained = solution @ products[known, 1]
+    a, c1, c0 = solution * lengths[1] / lengths[known] * np.array([1, -1, -1])
+    residual = math.sqrt(max(0.0, 1 - explained))
+    return (float((c1 + c0) / (1 - a)) if a != 1 else math.nan), residual
+
+
+def _ratio(above: float, below: float) -> float:
+    return float(above / below) if below else math.nan
