@@ -235,12 +235,12 @@ class SingleRun:
             self.backward(part_loss if self.scaler is None else self.scaler.scale(part_loss))
             losses.append(part_loss.detach())
             if observed and self.objective.has_accuracy:
-                hits.append(torch.stack(self.objective.accuracy(outputs, part.targets)))
+                hits.append(self.objective.accuracy(outputs, part.targets))
         loss = losses[0] if whole else torch.stack(losses).sum()
         observations: dict[str, Tensor] = {}
         if hits:
-            correct, number = torch.stack(hits).sum(0).unsqueeze(1).unbind()
-            observations = {"correct": correct, "number": number}
+            correct, number = (sum(counts[1:], counts[0]) for counts in zip(*hits, strict=True))
+            observations = {"correct": correct.view(1), "number": number.view(1)}
         return loss.item() if self.on_host else loss, observations
 
     def _forward(self, batch: Batch, count: Tensor | int | None) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -29,10 +30,9 @@ def member_norms(tensors: list[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(norms), dim=0)
 
 
-def norms_of_parts(matrix: Tensor, sizes: list[int]) -> Tensor:
-    """Return the Euclidean norms of the P parts of each row of [R, n], which have these sizes, [P, R]."""
-    if len(sizes) == 1:
-        return torch.linalg.vector_norm(matrix, dim=1).unsqueeze(0)
-    if len(matrix) == 1:
-        return torch.stack(torch._foreach_norm(matrix[0].split(sizes))).unsqueeze(1)
-    return torch.stack([torch.linalg.vector_norm(part, dim=1) for part in matrix.split(sizes, dim=1)])
+def norms_of_parts(matrices: Sequence[Tensor], sizes: list[int]) -> list[Tensor]:
+    """Return the norms of the parts of each row of matrices [R, n], which have these sizes: [R] each, or scalars."""
+    parts = [part for matrix in matrices for part in matrix.split(sizes, dim=1)]
+    if len(matrices[0]) == 1:
+        return list(torch._foreach_norm(parts))
+    return [torch.linalg.vector_norm(part, dim=1) for part in parts]

@@ -31,7 +31,7 @@ Numbers = Mapping[str, Any]
 @dataclass(frozen=True)
 class _Before:
     coefficient: Tensor | None  # of clipping, [R]
-    gradient_norms: Tensor | None  # [P, R], after clipping
+    gradient_norms: list[Tensor] | None  # of each parameter, for all members, after clipping
     gradient: Tensor | None  # [R, n], after clipping; parameters without one have zeros
     weights: Tensor  # [R, n]
 
@@ -77,7 +77,9 @@ class Observer:
         rule = self.rule
         update = rule.flat(rule.parameters).sub_(before.weights)
         if before.gradient_norms is not None:
-            found["norms"] = self._norms(before.gradient_norms, before.weights, update, each=look.probe)
+            sizes = rule.sizes if look.probe else rule.group_sizes
+            norms = [*before.gradient_norms, *norms_of_parts((before.weights, update), sizes)]
+            found["norms"] = torch.stack(norms).view(len(norms), -1).mT  # [R, P + 2 K], see `_Norms`
             if before.coefficient is not None:
                 found["coefficient"] = before.coefficient
         if before.gradient is not None:
@@ -92,16 +94,6 @@ class Observer:
                 found |= directions.measured(rule, settings, now)
             self._last = now if look.remember else None
         return found
-
-    def _norms(self, gradient: Tensor, weights: Tensor, update: Tensor, each: bool) -> Tensor:
-        """Return the norms of gradient, weights and update [R, 3, K], of each of the K parameters or of each group."""
-        if each:
-            parts = [gradient, *(norms_of_parts(matrix, self.rule.sizes) for matrix in (weights, update))]
-        else:
-            groups = [torch.linalg.vector_norm(gradient[start:end], dim=0) for start, end in self.rule.bounds]
-            sizes = self.rule.group_sizes
-            parts = [torch.stack(groups), *(norms_of_parts(matrix, sizes) for matrix in (weights, update))]
-        return torch.stack(parts).permute(2, 0, 1)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these members, in this order."""
@@ -138,29 +130,37 @@ class Observer:
         return row
 
 
+class _Norms:
+    """The norms of one member's step: of the P gradients, then of weights and updates, of each or of each group."""
+
+    def __init__(self, rule: Rule, numbers: Numbers) -> None:
+        norms, count = numbers["norms"], rule.bounds[-1][1]
+        kinds = (len(norms) - count) // 2
+        self.gradient, self.weight, self.update = norms[:count], norms[count : count + kinds], norms[count + kinds :]
+        groups = [(index, index + 1) for index in range(len(rule.bounds))]
+        self._bounds = list(zip(rule.bounds, rule.bounds if kinds == count else groups, strict=True))
+
+    def of_group(self, index: int, clipping: float) -> Sizes:
+        (start, end), (first, last) = self._bounds[index]
+        weight, update = math.hypot(*self.weight[first:last]), math.hypot(*self.update[first:last])
+        return Sizes(math.hypot(*self.gradient[start:end]), weight, update, clipping)
+
+
 def _sizes(rule: Rule, settings: Sequence[Settings], numbers: Numbers) -> Row:
     """Return the sizes of a step over all parameters, and the ledger of each parameter group."""
-    gradient, weight, update = numbers["norms"]
-    coefficient = numbers.get("coefficient", 1.0)
-    total = math.hypot(*weight)
-    row = {"optim/update_ratio": math.hypot(*update) / total if total else math.inf, "optim/weight_norm": total}
+    norms, coefficient = _Norms(rule, numbers), numbers.get("coefficient", 1.0)
+    total = math.hypot(*norms.weight)
+    row = {"optim/update_ratio": math.hypot(*norms.update) / total if total else math.inf, "optim/weight_norm": total}
     if "coefficient" in numbers:
         row["optim/clip_coefficient"] = coefficient
-    bounds = rule.bounds
-    if len(weight) != bounds[-1][1]:  # the numbers are of groups
-        bounds = [(index, index + 1) for index in range(len(bounds))]
-    for index, (start, end) in enumerate(bounds):
-        own = [math.hypot(*values[start:end]) for values in numbers["norms"]]
-        sizes = Sizes(own[0], own[1], own[2], coefficient)
+    groups = [norms.of_group(index, coefficient) for index in range(len(rule.bounds))]
+    for index, sizes in enumerate(groups):
         direction = numbers["directions"][index] if "directions" in numbers else None
         entries = account(settings[index], rule.amplifies, sizes, direction)
         row |= {f"ledger/group{index}/{name}": value for name, value in entries.items()}
     if "directions" in numbers or "gram" in numbers:
-        decays = [group.get("weight_decay", 0.0) for group in settings]
-        if any(decays) and (norm := math.hypot(*gradient)) > 0:
-            pulls = [
-                decay * math.hypot(*weight[start:end]) for decay, (start, end) in zip(decays, rule.bounds, strict=True)
-            ]
+        pulls = [own.get("weight_decay", 0.0) * sizes.weight for own, sizes in zip(settings, groups, strict=True)]
+        if any(pulls) and (norm := math.hypot(*norms.gradient)) > 0:
             row["probe/decay_ratio"] = math.hypot(*pulls) / norm * coefficient
     if "eps_share" in numbers:
         row["probe/eps_share"] = numbers["eps_share"]
@@ -169,10 +169,10 @@ def _sizes(rule: Rule, settings: Sequence[Settings], numbers: Numbers) -> Row:
 
 def _layers(rule: Rule, numbers: Numbers) -> Row:
     """Return gradient norm (before clipping) and update ratio of every weight with two axes or more."""
-    gradient, weight, update = numbers["norms"]
-    coefficient = numbers.get("coefficient", 1.0)
+    norms, coefficient = _Norms(rule, numbers), numbers.get("coefficient", 1.0)
     row: Row = {}
     for place, name in sorted(rule.layers.items(), key=lambda item: rule.order[item[0]]):
-        row[f"layer/{name}/grad_norm"] = gradient[place] / coefficient if coefficient else math.nan
-        row[f"layer/{name}/update_ratio"] = update[place] / weight[place] if weight[place] else math.nan
+        weight = norms.weight[place]
+        row[f"layer/{name}/grad_norm"] = norms.gradient[place] / coefficient if coefficient else math.nan
+        row[f"layer/{name}/update_ratio"] = norms.update[place] / weight if weight else math.nan
     return row

@@ -78,8 +78,8 @@ class Rule:
         """Return tensors as one matrix [R, n], in memory of its own."""
         raise NotImplementedError
 
-    def norms(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the norm of each of P tensors and each member, [P, R]."""
+    def norms(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the norm of each tensor, for all members."""
         raise NotImplementedError
 
     def settings(self) -> list[list[Settings]]:
@@ -124,8 +124,8 @@ class SingleRule(Rule):
         vector = _flatten_dense_tensors(tensors)
         return (vector.clone() if len(tensors) == 1 else vector).unsqueeze(0)
 
-    def norms(self, tensors: Sequence[Tensor]) -> Tensor:
-        return torch.stack(torch._foreach_norm(list(tensors))).unsqueeze(1)
+    def norms(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return list(torch._foreach_norm(list(tensors)))
 
     def settings(self) -> list[list[Settings]]:
         return [[{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]]
@@ -167,10 +167,10 @@ class StackedRule(Rule):
     def flat(self, tensors: Sequence[Tensor]) -> Tensor:
         return torch.cat([tensor.reshape(len(tensor), -1) for tensor in tensors], dim=1)
 
-    def norms(self, tensors: Sequence[Tensor]) -> Tensor:
+    def norms(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         axes = [tuple(range(1, tensor.ndim)) or (1,) for tensor in tensors]
         matrices = [tensor.unsqueeze(1) if tensor.ndim == 1 else tensor for tensor in tensors]
-        return torch.stack([torch.linalg.vector_norm(m, dim=dim) for m, dim in zip(matrices, axes, strict=True)])
+        return [torch.linalg.vector_norm(m, dim=dim) for m, dim in zip(matrices, axes, strict=True)]
 
     def settings(self) -> list[list[Settings]]:
         return [[dict(group) for group in member] for member in self._optimizer.settings]

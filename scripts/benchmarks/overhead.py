@@ -1,4 +1,4 @@
-"""What records and checkpoints cost: the same training with and without them."""
+"""What instruments, records and checkpoints cost: the same training with and without them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,33 @@ WORDS = ("model=mlp", "optimizer=adamw", "engine.clip_norm=1.0", f"engine.eval_e
 STEPS, QUICK_STEPS = 1000, 100
 CHECKPOINT_EVERY = 100
 ALLOWED = 1.02  # the step may take 2 % longer
+ALLOWED_TO_INSTRUMENTS = 1.03
+MEASURED = {
+    "MLP": ("model=mlp", "optimizer=adamw", "engine.clip_norm=1.0"),
+    "ResNet": ("model=resnet", "optimizer=sgd"),
+    "Transformer": ("model=transformer", "dataset=pydocs", "optimizer=adamw"),
+}
+SHARE = {"MLP": 1.0, "ResNet": 0.2, "Transformer": 0.1}  # of the steps: theirs take longer
 
 
 def contests(size: Size) -> list[Contest]:
     """Return all contests of this file."""
     steps = size.steps or (QUICK_STEPS if size.quick else STEPS)
-    return [logging_contest(steps), checkpoint_contest(steps)]
+    instruments = [instruments_contest(name, max(20, int(steps * SHARE[name]))) for name in MEASURED]
+    return [*instruments, logging_contest(steps), checkpoint_contest(steps)]
+
+
+def instruments_contest(name: str, steps: int) -> Contest:
+    """Milliseconds per step with everything that a default run measures (and nobody writes), and with nothing."""
+    words = [*MEASURED[name], f"engine.eval_every={NEVER}", "engine.checkpoint_every=null", f"engine.max_steps={steps}"]
+    measuring = Source(words)
+    blind = Source([*words, f"engine.log_every={NEVER}", "engine.probe_every=null"])
+    contestants = [
+        Contestant("instruments", partial(_step, measuring, steps, sinks=False)),
+        Contestant("no instruments", partial(_step, blind, steps, sinks=False)),
+    ]
+    title = f"overhead: instruments every {LOG_EVERY} steps, {name}"
+    return Contest(title, "ms/step", contestants, goals={"no instruments": 1 / ALLOWED_TO_INSTRUMENTS})
 
 
 def logging_contest(steps: int) -> Contest:

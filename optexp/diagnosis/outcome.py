@@ -1,0 +1,198 @@
+"""How a run ended, from its loss curves alone: trained, slow, stalled, diverged, unstable or overfit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from optexp.diagnosis.measures import Measures
+from optexp.records.numbers import measured
+
+OUTCOMES = {
+    "trained": "the loss came down and stayed there",
+    "slow": "the loss is still falling, far from where it could be",
+    "stalled": "the loss does not fall any more, far from where it could be",
+    "diverged": "the loss grew beyond its start, or to no number at all",
+    "unstable": "the loss jumps about, and is higher than it has been",
+    "overfit": "the training loss fell, the validation loss rose or stayed far above it",
+    "unknown": "there is nothing to judge by",
+}
+
+LEARNED, FAR = 0.12, 0.5
+"""Loss at the end as a share of the reference: below the first a run has learned, beyond the second it has not.
+
+Between them nobody can tell without knowing what is possible on these data: such a run counts as trained unless a cause
+is found that explains why it has not come further.
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One of `OUTCOMES`, and the numbers that say so in one sentence.
+
+    `doubt` is what a cause must outweigh, in the units of its score, before the run counts as failed.
+    """
+
+    name: str
+    summary: str
+    doubt: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        return self.name not in ("trained", "unknown")
+
+
+def outcome(measures: Measures) -> Outcome:
+    """Return how the run ended, as far as its curves tell."""
+    return (
+        _unknown(measures)
+        or _diverged(measures)
+        or _overfit(measures)
+        or _unstable(measures)
+        or _unfinished(measures)
+        or trained(measures)
+    )
+
+
+def trained(measures: Measures) -> Outcome:
+    """Return the outcome of a run that nothing is wrong with."""
+    return Outcome("trained", f"The loss came down: {_course(measures)}.")
+
+
+def _course(measures: Measures) -> str:
+    """Return the way of the losses in numbers."""
+    train, val, parts = measures.train, measures.val, []
+    if train.first is not None:
+        parts.append(f"train/loss {measured(train.first)} → {measured(measures.loss_end)} in {measures.steps:,} steps")
+    if val.last is not None:
+        parts.append(f"val/loss {measured(val.last)}")
+    accuracy = measures.curve("val/accuracy").last
+    if accuracy is not None:
+        parts.append(f"val/accuracy {measured(accuracy)}")
+    return ", ".join(parts) or "no loss was recorded"
+
+
+def _against(measures: Measures) -> str:
+    baseline = measures.history.baseline
+    return "" if baseline is None else f" (predicting without the inputs gives {measured(baseline)})"
+
+
+def _unknown(measures: Measures) -> Outcome | None:
+    if measures.train.values or measures.history.status == "diverged" or measures.train.broken:
+        return None
+    why = f": {measures.history.reason}" if measures.history.reason else ""
+    return Outcome("unknown", f"The run has logged no training loss{why}.")
+
+
+def _diverged(measures: Measures) -> Outcome | None:
+    train, reference, end = measures.train, measures.reference, measures.loss_end
+    if measures.history.status == "diverged" or (train.broken and not train.values):
+        step = measures.steps
+        last = f"; the last finite train/loss was {measured(train.last)}" if train.last is not None else ""
+        why = measures.history.reason or "the loss is not finite"
+        return Outcome("diverged", f"Diverged at step {step:,}: {why}{last}.")
+    if reference is None or end is None or train.first is None or len(train) < 2:
+        return None
+    start = max(reference, train.first)
+    if end > 1.5 * start:
+        return Outcome("diverged", f"The loss grew beyond its start: {_course(measures)}.")
+    return None
+
+
+def _overfit(measures: Measures) -> Outcome | None:
+    """Validation far above training and not improving any more, or clearly risen from its best."""
+    found = generalization(measures)
+    if found is None or found.excess < 0:
+        return None
+    return Outcome(
+        "overfit",
+        f"The validation loss is {measured(found.last)}, the training loss {measured(found.train)}; its best was "
+        f"{measured(found.best)} at step {found.best_step:,}.",
+    )
+
+
+@dataclass(frozen=True)
+class Generalization:
+    """Validation against training. `rise` and `gap` are shares of the reference loss."""
+
+    best: float
+    best_step: int
+    last: float
+    train: float
+    rise: float
+    gap: float
+
+    @property
+    def excess(self) -> float:
+        """Positive where it is overfitting: a large rise, a large gap, or a fair amount of both; in decades."""
+        rise, gap = math.log10(max(self.rise, 1e-9) / 0.1), math.log10(max(self.gap, 1e-9) / 0.25)
+        both = min(gap + math.log10(0.25 / 0.15), 3 * math.log10(max(self.last / self.best, 1.0) / 1.15))
+        return max(rise, gap, both)
+
+
+def generalization(measures: Measures) -> Generalization | None:
+    """Return validation against training, where both were measured at least three times and training went on falling.
+
+    The last value of the validation loss is the lowest of the last three: a jump is no overfitting.
+    """
+    val, train, reference = measures.val, measures.loss_end, measures.reference
+    if len(val) < 3 or train is None or not reference:
+        return None
+    pair = val.lowest()
+    assert pair is not None
+    best_step, best = pair
+    last = min(val.values[-3:]) if len(val) > 3 else val.values[-1]
+    at_best = measures.train.between(0, best_step).last or reference
+    fell_on = train < max(0.9 * at_best, 0.01 * reference)
+    rise, gap = (last - best) / reference, (last - train) / reference
+    if not (fell_on or train < 0.1 * reference) or train > min(0.6 * last, FAR * reference):
+        return None
+    return Generalization(best, int(best_step), last, train, rise, gap)
+
+
+def jumps(measures: Measures) -> float | None:
+    """Return how far the loss at the end is above its lowest, in decades: the larger of training and validation.
+
+    The end is the last tenth of the run for training, the median of the last three values for validation; the lowest is
+    that of the time before. None for short curves. Two hundredths of the reference are added to both, since nobody
+    minds jumps from nothing to almost nothing.
+    """
+    found = []
+    floor = 0.02 * (measures.reference or 0.0)
+    for values, last in ((measures.tenths, 1), (measures.val.values, 3)):
+        if len(values) >= 5:
+            end = sorted(values[-last:])[last // 2]
+            found.append(math.log10((end + floor) / (min(values[:-last]) + floor)))
+    return max(0.0, *found) if found else None
+
+
+def _unstable(measures: Measures) -> Outcome | None:
+    level, restless = measures.level, jumps(measures)
+    if level is None or restless is None or not LEARNED < (measures.distance or 0) < 0.9 or restless < 0.12:
+        return None
+    low = measures.val.lowest() or measures.train.lowest()
+    assert low is not None
+    name = "val/loss" if len(measures.val) else "train/loss"
+    return Outcome(
+        "unstable", f"The loss jumps about: {name} was {measured(low[1])} at step {int(low[0]):,}, {_course(measures)}."
+    )
+
+
+def _unfinished(measures: Measures) -> Outcome | None:
+    """Slow or stalled: the loss is not down, and still falls or does not."""
+    distance, late = measures.distance, measures.late_trend
+    if distance is None or distance <= LEARNED:
+        return None
+    doubt = 0.5 * max(0.0, math.log10(FAR / distance))
+    where = f"{_course(measures)}{_against(measures)}."
+    if late is not None and late.significance < -3 and expected_fall(measures) > 0.05:
+        return Outcome("slow", f"The loss was still falling: {where}", doubt)
+    if distance > 0.9:
+        return Outcome("stalled", f"The loss hardly moved: {where}", doubt)
+    return Outcome("stalled", f"The loss does not fall any more: {where}", doubt)
+
+
+def expected_fall(measures: Measures) -> float:
+    """Return by which share of the reference the loss would fall in as many steps again, at its late slope."""
+    late = measures.late_trend
+    return -late.slope * measures.active[1] / measures.reference if late and measures.reference else 0.0

@@ -1,0 +1,115 @@
+"""The override words that repair what takes the step away."""
+
+from __future__ import annotations
+
+from optexp.diagnosis.account import Account
+from optexp.diagnosis.candidates import Case
+from optexp.diagnosis.values import nice
+from optexp.records.numbers import setting
+
+WORTH_REPAIRING = 0.25
+"""Decades below which a part of the shortfall is left as it is: less than a factor of 1.8."""
+
+WORTH_RAISING = 0.4
+"""The same for what remains when all parts are repaired: whatever lies within a factor of 2.5 is a good rate."""
+
+USUAL_EPS = 1e-8
+USUAL_WARMUP = 0.05  # of the run
+
+
+def learning_rate(case: Case, decades: float) -> tuple[str, ...]:
+    """Return the word that raises the learning rate by so many decades (lowers it where they are negative)."""
+    base = case.measures.base_lr
+    return () if base is None else (f"optimizer.lr={setting(nice(base * 10**decades))}",)
+
+
+def whole_step(case: Case, account: Account) -> tuple[str, ...]:
+    """Return all words that together make the step a good one: what takes it away repaired, the rest by its size."""
+    words: list[str] = []
+    for part, missing in account.parts.items():
+        if missing >= WORTH_REPAIRING:
+            words += of_part(case, part)
+    rest = account.rest
+    if not of_part(case, "exhaustion"):  # for a sum of squares that has grown by itself only a larger rate makes up
+        rest += account.parts.get("exhaustion", 0.0)
+    if rest >= WORTH_RAISING:
+        words += learning_rate(case, rest)
+    return tuple(words)
+
+
+def of_part(case: Case, part: str) -> tuple[str, ...]:
+    """Return the words that give back what one part of the account takes away."""
+    if part == "schedule":
+        return schedule(case)
+    if part == "exhaustion":
+        given = {"lr_decay": 0, "initial_accumulator_value": 0}
+        return tuple(f"optimizer.{key}={value}" for key, value in given.items() if case.measures.number(key) > 0)
+    words = {
+        "dampening": "optimizer.dampening=0",
+        "clipping": "engine.clip_norm=null",
+        "epsilon": f"optimizer.eps={setting(USUAL_EPS)}",
+    }
+    return (words[part],)
+
+
+def schedule(case: Case) -> tuple[str, ...]:
+    """Return the words for a schedule that is neither rising most of the time nor over early."""
+    facts = case.history.schedule
+    words: list[str] = []
+    if facts is not None and facts.warmup_steps > 2 * USUAL_WARMUP * case.measures.total:
+        words += warmup(case)
+    if ended_early(case):
+        words += until_the_end(case)
+    return tuple(words)
+
+
+def warmup(case: Case) -> tuple[str, ...]:
+    """Return the word for a warm-up of a twentieth of the run, in the unit it was given in."""
+    if case.history.config.get("schedule.warmup_fraction") is not None:
+        return (f"schedule.warmup_fraction={USUAL_WARMUP}",)
+    return (f"schedule.warmup_steps={round(USUAL_WARMUP * case.measures.total)}",)
+
+
+def last_working_step(case: Case, least: float = 0.02) -> float | None:
+    """Return the last step whose learning rate was at least this share of the highest."""
+    lr = case.measures.lr
+    if not len(lr):
+        return None
+    peak = max(lr.values)
+    return max((step for step, value in zip(lr.steps, lr.values, strict=True) if value >= least * peak), default=None)
+
+
+def ended_early(case: Case, share: float = 0.35) -> bool:
+    """Return whether the learning rate had vanished for this share of the run."""
+    last = last_working_step(case)
+    return last is not None and last < (1 - share) * case.measures.steps
+
+
+def until_the_end(case: Case) -> tuple[str, ...]:
+    """Return the words that let the present schedule come down at the end of the run, and neither before nor after.
+
+    A schedule is replaced only where it has no setting for that: a new one would not take what an experiment sets.
+    """
+    name = case.history.schedule.name if case.history.schedule else ""
+    ticks = _ticks(case)
+    lengths = {"Cosine": "T_max", "Linear": "total_iters", "Polynomial": "total_iters", "OneCycle": "total_steps"}
+    if name in lengths:
+        words = [f"schedule.{lengths[name]}=null"]
+        return (*words, "schedule.eta_min=0") if case.history.config.get("schedule.eta_min") else tuple(words)
+    if name == "Plateau":
+        return ("schedule.factor=0.5", "schedule.patience=1")
+    if ticks is not None and name == "Step":
+        return (f"schedule.step_size={max(1, round(ticks / 3))}",)
+    if ticks is not None and name == "MultiStep" and ticks >= 4:
+        return (f"schedule.milestones=[{round(ticks / 2)},{round(ticks * 3 / 4)}]",)
+    if ticks is not None and name == "Exponential":
+        return (f"schedule.gamma={setting(float(f'{0.01 ** (1 / ticks):.3g}'))}",)
+    return ("schedule=cosine",)
+
+
+def _ticks(case: Case) -> float | None:
+    """Return the length of the run in the unit of its schedule's clock: optimizer steps, or epochs."""
+    if case.history.config.get("schedule.unit") != "epoch":
+        return float(case.measures.total)
+    pairs = [(row["step"], row["epoch"]) for row in case.history.rows if row.get("epoch", 0) > 0 < row["step"]]
+    return case.measures.total * pairs[-1][1] / pairs[-1][0] if pairs else None

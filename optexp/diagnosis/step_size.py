@@ -1,0 +1,158 @@
+"""Causes in the size of the step: too small, too large, or dampened."""
+
+from __future__ import annotations
+
+import math
+
+from optexp.diagnosis import repairs
+from optexp.diagnosis.account import Account, good_update
+from optexp.diagnosis.candidates import Candidate, Case
+from optexp.diagnosis.values import decades, percent
+from optexp.records.numbers import measured, setting
+
+LARGE_UPDATE = 0.15
+"""Update ratio above which the steps of a run that fails are the likely reason. A tenth is common where all is well."""
+
+SAFE_UPDATE = 1e-2
+"""Update ratio that a repair of too large a step aims at, at least: somewhat less than what is best."""
+
+
+def step_too_small(case: Case) -> Candidate | None:
+    """The weights could not travel far enough: Σ ‖Δw‖/‖w‖ falls short, and the learning rate itself is the reason."""
+    account = case.account
+    if account is None or case.outcome.name not in ("slow", "stalled") or account.rest <= 0:
+        return None
+    words = repairs.whole_step(case, account)
+    missing = account.lacking - (math.fsum(account.parts.values()) if account.dominant else 0.0)
+    return Candidate(
+        "step-too-small",
+        missing - 0.45,
+        (*_travelled(case, account), *_shares(account), *_signal(case), *_effective(case)),
+        words,
+        -account.shortfall,
+    )
+
+
+def dampened_momentum(case: Case) -> Candidate | None:
+    """Dampening takes (1 − dampening) of a step that is too small."""
+    account = case.account
+    part = account.parts.get("dampening", 0.0) if account else 0.0
+    if account is None or part == 0 or case.outcome.name not in ("slow", "stalled") or account.lacking < 0.3:
+        return None
+    tau, momentum = case.measures.number("dampening"), case.measures.number("momentum")
+    left = account.shortfall - part
+    rest = "which leaves nothing missing" if left < repairs.WORTH_REPAIRING else f"{decades(left)} remain missing"
+    evidence = (
+        f"dampening {setting(tau)} multiplies the step by 1 − {setting(tau)} = {setting(round(1 - tau, 12))}: exactly "
+        f"{decades(part)} of the {decades(account.shortfall)} that the step falls short; without it {rest}",
+        f"lr · (1 − dampening)/(1 − momentum) is {measured(_effective_lr(case, tau))}, with dampening 0 it is "
+        f"{measured(_effective_lr(case, 0.0))} (momentum {setting(momentum)})",
+    )
+    words = repairs.whole_step(case, account) if account.dominant == "dampening" else repairs.of_part(case, "dampening")
+    return Candidate("dampened-momentum", part - 0.05, evidence, words, -part)
+
+
+def step_too_large(case: Case) -> Candidate | None:
+    """The updates are a large part of the weights, or have blown them up, and the loss is worse for it."""
+    measures, name = case.measures, case.outcome.name
+    size = _largest_early_update(case)
+    if size is None or name not in ("diverged", "unstable", "stalled", "slow"):
+        return None
+    growth = measures.weight_growth or 0.0
+    peak = _early_peak(case)
+    scores = [math.log10(size / LARGE_UPDATE), 2 * (growth - 0.4)]
+    if peak is not None:
+        scores.append(min(6 * math.log10(peak) - 0.3, 1.5))
+    bonus = {"diverged": 0.6, "stalled": 0.0, "unstable": 0.0, "slow": -0.4}[name]
+    excess = math.log10(size / max(SAFE_UPDATE, good_update(measures)))
+    evidence = [f"early updates change the weights by up to {percent(size)} of their size per step"]
+    if growth > 0.2:
+        evidence.append(f"the weights grew by a factor of {10**growth:.1f}")
+    if peak is not None and peak > 1.1:
+        evidence.append(f"in the first three tenths of the run the training loss rose to {peak:.1f} times its start")
+    alpha = measures.late("probe/alpha")
+    if alpha is not None and alpha > 0:
+        evidence.append(f"the steps overshoot: alpha is {alpha:+.2f} on average (0 is the floor of the valley)")
+    score = max(scores) + bonus
+    if case.account is not None and name != "diverged":
+        score = min(score, 3 * (0.9 - case.account.lacking))
+    if measures.lowest_late is not None:  # a run that has learned had a good rate, if not to the end
+        score -= 4 * max(0.0, math.log10(0.6 / max(measures.lowest_late, 1e-3)))
+    words = repairs.learning_rate(case, -max(excess, 0.5))
+    return Candidate("step-too-large", score, tuple(evidence), words, max(excess, 0.5))
+
+
+def _travelled(case: Case, account: Account) -> tuple[str, ...]:
+    measures = case.measures
+    mean = account.path / max(measures.total, 1)
+    text = (
+        f"updates of {mean:.1e} of the weights per step add up to {account.path:.1e} in {measures.total:,} steps, "
+        f"where {account.needed:.2g} is needed: {decades(account.shortfall)} too small"
+    )
+    return (text,)
+
+
+def _shares(account: Account) -> tuple[str, ...]:
+    if not account.parts:
+        return ()
+    exact = {"dampening": "dampening exactly {}", "clipping": "clipping {}", "schedule": "the schedule {}"}
+    other = {"epsilon": "eps {}", "exhaustion": "the growing sum of squares {}"}
+    texts = [(exact | other)[name].format(f"{part:.1f}") for name, part in account.parts.items()]
+    return (
+        f"of these {decades(account.shortfall)}: {', '.join(texts)}, the learning rate {max(account.rest, 0.0):.1f}",
+    )
+
+
+def _signal(case: Case) -> tuple[str, ...]:
+    """Say by how much the loss could fall: effective lr · ‖G‖² per step, from the measured signal."""
+    measures = case.measures
+    signal, effective, loss = (
+        measures.average("probe/signal"),
+        measures.average("optim/effective_lr"),
+        measures.loss_end,
+    )
+    if signal is None or effective is None or signal <= 0 or not loss or case.history.optimizer != "SGD":
+        return ()
+    fall = effective * signal * measures.total
+    if fall > 0.5 * loss:
+        return ()
+    return (
+        f"the measured gradient (‖G‖² = {measured(signal)}) allows the loss to fall by {measured(fall)} in all "
+        f"{measures.total:,} steps; it is still {measured(loss)}",
+    )
+
+
+def _effective(case: Case) -> tuple[str, ...]:
+    effective = case.measures.late("probe/effective_lr") or case.measures.average("optim/effective_lr")
+    how = "measured" if case.measures.late("probe/effective_lr") else "by the settings"
+    return () if effective is None else (f"the effective learning rate is {effective:.1e} ({how})",)
+
+
+def _effective_lr(case: Case, dampening: float) -> float:
+    base, momentum = case.measures.base_lr or math.nan, case.measures.number("momentum")
+    return base * (1 - dampening) / (1 - momentum) if momentum < 1 else math.inf
+
+
+def _largest_early_update(case: Case) -> float | None:
+    """Return the larger of the early update ratio and the first one, as large as the like of it will be later.
+
+    Momentum multiplies it by its long-run amplification; RMSprop's first step is 1/√(1 − alpha) times too large.
+    """
+    measures, rule = case.measures, case.history.optimizer
+    early, first = measures.early_update, measures.update.first
+    if early is None or first is None:
+        return None
+    factor = 1.0
+    if rule in ("SGD", "RMSprop") and 0 < measures.number("momentum") < 1:
+        factor = (1 - measures.number("dampening")) / (1 - measures.number("momentum"))
+    if rule == "RMSprop":
+        factor *= math.sqrt(1 - measures.number("alpha"))
+    return max(early, first * factor)
+
+
+def _early_peak(case: Case) -> float | None:
+    """Return the highest training loss of the first three tenths of the run, as means, over the loss at the start."""
+    measures = case.measures
+    if len(measures.tenths) < 4 or not measures.train.first or not measures.reference:
+        return None
+    return max(measures.tenths[:3]) / max(measures.train.first, measures.reference)

@@ -1,0 +1,163 @@
+"""Outcomes and causes of histories in which they were written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from histories import LN10, falling, history
+
+from optexp.diagnosis.causes import CAUSES
+from optexp.diagnosis.diagnose import JUDGES, diagnose
+from optexp.diagnosis.findings import Diagnosis
+from optexp.diagnosis.history import History, ScheduleFacts
+from optexp.diagnosis.outcome import OUTCOMES
+from optexp.diagnosis.text import three_lines
+
+ADAM = {"momentum": 0.0, "eps": 1e-8, "lr": 1e-3}
+
+
+def flat(step: int) -> float:
+    return 2.29
+
+
+def causes(found: Diagnosis) -> list[str]:
+    return [finding.cause for finding in found.findings]
+
+
+def test_every_cause_has_a_judge() -> None:
+    assert len(JUDGES) == len(CAUSES)
+    assert {judge.__name__.replace("_", "-") for judge in JUDGES} == set(CAUSES)
+
+
+def test_a_healthy_run_gets_nothing_to_report() -> None:
+    found = diagnose(history())
+    assert (found.outcome, found.findings) == ("trained", ())
+    assert three_lines(found, history()) == []
+
+
+@pytest.mark.parametrize("steps", [100, 200, 800])
+@pytest.mark.parametrize(
+    ("lr", "momentum", "dampening", "missing"), [(1e-4, 0.9, 0.9, 3), (1e-4, 0.8, 0.5, 2.6), (1e-3, 0.9, 0.9, 2)]
+)
+def test_a_small_step_with_dampening(steps: int, lr: float, momentum: float, dampening: float, missing: float) -> None:
+    """The effective learning rate of the repaired run is 0.1; updates are 1/38 of it, as those of exp2_sgd_B32 are."""
+    effective = lr * (1 - dampening) / (1 - momentum)
+    settings = {"lr": lr, "momentum": momentum, "dampening": dampening}
+    found = diagnose(history(steps, flat, update=effective / 38, settings=settings))
+    assert (found.outcome, causes(found)) == ("stalled", ["step-too-small", "dampened-momentum"])
+    small, dampened = found.findings
+    assert small.decades == pytest.approx(-missing, abs=0.5)
+    assert dampened.decades == pytest.approx(math.log10(1 - dampening))
+    assert any("dampening exactly" in sentence for sentence in small.evidence)
+    new = dict(word.split("=") for word in small.prescription)
+    assert set(new) == {"optimizer.lr", "optimizer.dampening"}
+    repaired = float(new["optimizer.lr"]) * (1 - float(new["optimizer.dampening"])) / (1 - momentum)
+    assert math.log10(repaired / 0.1) == pytest.approx(0, abs=0.5)
+
+
+def test_dampening_comes_first_where_it_is_most_of_it() -> None:
+    settings = {"lr": 1e-2, "momentum": 0.9, "dampening": 0.9}
+    found = diagnose(history(loss=flat, update=10**-3.6, settings=settings))
+    assert causes(found)[0] == "dampened-momentum"
+    assert found.findings[0].prescription == ("optimizer.dampening=0",)
+
+
+CLIPPED = {"optim/clip_coefficient": 0.005, "optim/clipped": 1.0}
+LAYERS = {f"layer/{i}.weight/grad_norm": 10.0 ** (-5 + i) for i in range(6)}
+GROWING = {f"layer/{i}.weight/grad_norm": 10.0 ** (5 - i) for i in range(6)}
+
+
+def collapsed(step: int) -> float:
+    return 20 * math.exp(-step / 20) + 0.1
+
+
+PLANTED: dict[str, History] = {
+    "step-too-small": history(loss=flat, update=1e-6),
+    "step-too-large": history(loss=lambda step: 2.6 + math.sin(step), update=0.1, weight=lambda step: 20 + step),
+    "dampened-momentum": history(loss=flat, update=1e-4, settings={"momentum": 0.99, "dampening": 0.97}),
+    "weight-decay-too-strong": history(
+        loss=flat, weight=collapsed, gradient=0.2, settings={"weight_decay": 1.0}, every={"probe/decay_ratio": 1.0}
+    ),
+    "clipping-dominates": history(loss=flat, update=2e-5, clip_norm=0.005, every=CLIPPED),
+    "vanishing-gradients": history(loss=flat, every=LAYERS),
+    "exploding-gradients": history(loss=lambda step: 5.0, gradient=1e4, update=1e-2, every=GROWING),
+    "dead-units": history(loss=flat, every={"probe/dead_units": 0.95}, update=1e-3),
+    "overfitting": history(val=lambda step: 0.5 + 0.01 * step, loss=falling(LN10, 0.03)),
+    "late-oscillation": history(
+        800,
+        lambda step: 2.3 * math.exp(-step / 30) + (0.05 if step < 300 else 0.45 + 0.25 * math.sin(step)),
+        update=0.02,
+        weight=lambda step: 20 + step / 15,
+    ),
+    "schedule-ended-early": history(loss=lambda step: max(1.2, 2.3 - step / 40), lr=lambda s: 0.01 if s < 50 else 1e-7),
+    "warmup-too-long": history(
+        loss=lambda step: 2.3 - (step / 200) ** 3,
+        lr=lambda step: 0.01 * step / 200,
+        schedule=ScheduleFacts("Constant", 200),
+        update=1e-3,
+    ),
+    "frozen-parameters": history(loss=lambda step: 1.9 - step / 1e4, trainable=100),
+    "l2-coupled-to-adaptive-step": history(
+        loss=flat, optimizer="Adam", settings=ADAM | {"weight_decay": 0.1}, every={"probe/decay_ratio": 10.0}
+    ),
+    "adaptive-step-exhausted": history(
+        loss=lambda step: 1.8 - step / 2000,
+        optimizer="Adagrad",
+        settings=ADAM | {"lr": 1e-2},
+        update=lambda step: 0.02 / step,
+    ),
+    "noise-dominated-batch": history(
+        loss=lambda step: 1.6, batch_size=1, every={"probe/signal": 0.001, "probe/noise": 5.0}, noise=0.1
+    ),
+    "no-signal-in-data": history(loss=flat, val=lambda step: 2.34),
+    "bad-input-scale": history(loss=flat, inputs={"mean": 120.0, "std": 80.0, "largest": 255.0}, val=lambda s: 2.1),
+    "epsilon-too-large": history(
+        loss=flat, optimizer="Adam", settings=ADAM | {"eps": 1.0}, update=1.5e-5, every={"probe/eps_share": 1.0}
+    ),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_cause_that_was_written_in_is_found(cause: str) -> None:
+    found = diagnose(PLANTED[cause])
+    assert found.outcome in OUTCOMES
+    assert causes(found)[:1] == [cause], found
+    first = found.findings[0]
+    assert first.evidence
+    assert 0.5 <= first.confidence < 1
+    assert all(earlier.confidence >= later.confidence for earlier, later in pairwise(found.findings))
+    lines = three_lines(found, PLANTED[cause])
+    assert lines[0].startswith(found.outcome)
+    assert cause in lines[1]
+    assert len(lines) == (3 if first.prescription else 2)
+
+
+def test_the_outcome_follows_from_the_curves() -> None:
+    assert diagnose(history(status="diverged", reason="train/loss is nan at step 60")).outcome == "diverged"
+    assert diagnose(history(loss=falling(LN10, 0.001))).outcome == "slow"
+    assert diagnose(history(loss=flat)).outcome == "stalled"
+    assert diagnose(history(loss=lambda step: 2.3 + step / 10)).outcome == "diverged"
+    assert diagnose(PLANTED["late-oscillation"]).outcome == "unstable"
+    assert diagnose(PLANTED["overfitting"]).outcome == "overfit"
+    assert diagnose(History(rows=[])).outcome == "unknown"
+
+
+def test_an_older_run_without_the_new_measurements_is_judged_by_what_there_is() -> None:
+    made = history(loss=flat, update=1e-6)
+    old = replace(made, baseline=None, inputs=None, trainable=None, batch_size=None)
+    found = diagnose(old)
+    assert causes(found) == ["step-too-small"]
+    assert len(found.unknown) == 4  # probes, baseline, inputs, trainable
+    bare = replace(old, rows=[{"step": row["step"], "train/loss": row["train/loss"]} for row in made.rows])
+    assert diagnose(bare).outcome == "stalled"
+    assert any("optim/update_ratio" in sentence for sentence in diagnose(bare).unknown)
+
+
+def test_rows_that_are_not_finite_or_few_do_not_stop_it() -> None:
+    for rows in ([{"step": 1, "train/loss": math.nan}], [{"step": 1, "train/loss": 2.3}], [{"step": 5.0}]):
+        assert diagnose(History(rows=rows)).outcome in OUTCOMES
+    broken = [{**row, "optim/grad_norm": math.nan, "optim/update_ratio": math.inf} for row in history().rows]
+    assert diagnose(History(rows=broken, status="diverged", total_steps=200)).outcome == "diverged"

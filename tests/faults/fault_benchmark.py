@@ -1,0 +1,98 @@
+"""The benchmark of the diagnosis on planted faults: train what is missing, diagnose, and print how right it is.
+
+The lists of plants are beside this file. Thresholds and confidences are fitted on the MLP and the ResNet alone. The
+Transformer is for the end: it is trained and diagnosed only when it is asked for by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import fault_tables
+from fault_tables import Outcome
+from fault_training import train, write_labels
+from harm import counted
+from plants import FAMILIES, FITTED, HEALTHY, Plant, plants
+from scoring import Answer
+
+from optexp.diagnosis.diagnose import diagnose
+from optexp.diagnosis.history import History
+from optexp.errors import BadInput, Exit
+from optexp.records.reading import Run
+
+
+def answer(plant: Plant, run: Run) -> Answer:
+    """Diagnose a run whose fault is known."""
+    findings = diagnose(History.of_run(run)).findings
+    stated = tuple((finding.cause, finding.confidence, finding.decades) for finding in findings)
+    return Answer(plant.cause, plant.right, stated, plant.decades)
+
+
+def diagnosed(family: str, folder: Path) -> tuple[list[tuple[Plant, Run, Answer]], dict[str, int]]:
+    """Train and diagnose a family; returns what counts, and how many plants were dropped by cause."""
+    every = plants(family)
+    with contextlib.redirect_stdout(sys.stderr):
+        runs = train(every, folder / family)
+    counts = counted(every, runs)
+    write_labels(every, counts, folder / family)
+    dropped: dict[str, int] = {}
+    found = []
+    for plant, run, counts_too in zip(every, runs, counts, strict=True):
+        if counts_too:
+            found.append((plant, run, answer(plant, run)))
+        else:
+            dropped[plant.cause or HEALTHY] = dropped.get(plant.cause or HEALTHY, 0) + 1
+    return found, dropped
+
+
+def outcome(title: str, families: Sequence[str], folder: Path, misses: bool) -> Outcome:
+    """Return the diagnoses of some families together, and print those that are wrong when asked."""
+    answers: list[Answer] = []
+    dropped: dict[str, int] = {}
+    for family in families:
+        found, of_family = diagnosed(family, folder)
+        for cause, number in of_family.items():
+            dropped[cause] = dropped.get(cause, 0) + number
+        for plant, run, said in found:
+            answers.append(said)
+            if misses and not said.is_right:
+                stated = ", ".join(f"{cause} {confidence:.2f}" for cause, confidence, _ in said.findings[:3])
+                print(f"{plant.cause or HEALTHY}: {stated or 'nothing'}  {run.path}")
+    return Outcome(f"{title}: {', '.join(families)}", answers, dropped)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="scripts/fault_benchmark", description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("outputs/faults"), help="where the runs are, or are made")
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=list(FITTED), help="default: %(default)s")
+    parser.add_argument("--fit", action="store_true", help="fit the confidences on the fitted families first")
+    parser.add_argument("--misses", action="store_true", help="print each run whose first finding is wrong")
+    parser.add_argument("--page", type=Path, help="write the tables into this page, between its two marks")
+    given = parser.parse_args(argv)
+    try:
+        if given.fit:
+            from fault_fitting import fit
+
+            fit([pair for family in FITTED for pair in diagnosed(family, given.runs)[0]])
+        text = []
+        for title, families in (("Fitted families", FITTED), ("Untouched family", set(FAMILIES) - set(FITTED))):
+            chosen = [family for family in given.family if family in families]
+            if chosen:
+                text.append(fault_tables.shown(outcome(title, chosen, given.runs, given.misses)))
+                print(text[-1])
+        if given.page:
+            page = fault_tables.into_page(given.page.read_text(encoding="utf-8"), "\n".join(text))
+            given.page.write_text(page, encoding="utf-8")
+    except BadInput as error:
+        print(f"fault_benchmark: {error}", file=sys.stderr)
+        return int(Exit.BAD_INPUT)
+    return int(Exit.DONE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
