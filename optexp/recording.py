@@ -14,15 +14,18 @@ import torch
 
 from optexp.assemble import Training
 from optexp.config import build
+from optexp.diagnosis.diagnose import diagnose
+from optexp.diagnosis.history import History
+from optexp.diagnosis.text import three_lines
 from optexp.engine.checkpoint import Checkpoints
 from optexp.engine.loop import Ending, Member
 from optexp.engine.runtime import describe
 from optexp.errors import StorageError
 from optexp.records import provenance
-from optexp.records.console import Console, relative, result_table
+from optexp.records.console import Console, program, relative, result_table
 from optexp.records.group_console import GroupConsole
 from optexp.records.metrics_file import MetricsFile
-from optexp.records.reading import flat
+from optexp.records.reading import Run, flat
 from optexp.records.run_directory import METRICS_FILE, RunRecord, config_text
 from optexp.records.sinks import Sink
 from optexp.records.tensorboard import TensorBoard
@@ -99,10 +102,26 @@ class Recorded:
             except StorageError as error:
                 problem = error
         self.record.finish(self.ending.status, self.ending.reason, wait=False, **_summary(self.member, self.ending))
+        why = self._diagnosed()
         if self.job.member is None:
-            result_table(self.job.path, self.record.info, self.job.training.baselines)
+            result_table(self.job.path, self.record.info, self.job.training.baselines, why)
         if problem is not None:
             raise problem
+
+    def _diagnosed(self) -> list[str]:
+        """Enter outcome and causes of a training that came to an end of its own; return what a reader must know."""
+        assert self.record is not None
+        if self.ending.status not in ("completed", "early_stopped", "diverged"):
+            return []
+        try:
+            history = History.of_run(Run(self.job.path, self.record.info))
+            found = diagnose(history)
+        except Exception:  # whatever it is, it must not cost a run that is done
+            log.exception("the run could not be diagnosed")
+            return []
+        causes = [finding.cause for finding in found.findings]
+        self.record.update(wait=False, outcome=found.outcome, causes=causes)
+        return three_lines(found, history, program("optexp"))
 
     def wait(self) -> None:
         """Return when the ending is on the disk. Raises StorageError when it could not be written."""

@@ -55,7 +55,7 @@ def test_the_wheel_holds_the_code_and_the_config_groups(wheel: Path) -> None:
     assert {"optexp/conf/config.yaml", "optexp/conf/optimizer/sgd.yaml", "optexp/conf/study/which_fix.yaml"} <= configs
     templates = {path.relative_to(REPO).as_posix() for path in (REPO / "optexp").rglob("*.jinja")}
     assert "optexp/report/templates/run.html.jinja" in templates
-    others = configs | templates | {"optexp/conf/__init__.py"}
+    others = configs | templates | {"optexp/conf/__init__.py", "optexp/diagnosis/calibration.json"}
     assert {name for name in names if ".dist-info/" not in name} == code | others
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

@@ -20,7 +20,7 @@ from optexp.sweeps.record import SweepRecord
 FINISHED = ("completed", "early_stopped")
 RATE = "probe/effective_lr"
 
-TRIVIAL = ("class frequencies", "training mean", "bigram cross-entropy")
+TRIVIAL = ("class frequencies", "token frequencies", "training mean")
 """Names of baselines in run.json that a model reaches without looking far; the first that is there counts."""
 
 

@@ -13,14 +13,12 @@ from optexp.diagnosis.diagnose import diagnose
 from optexp.diagnosis.findings import Diagnosis
 from optexp.diagnosis.history import History
 from optexp.diagnosis.text import advice, headline
-from optexp.records.console import open_terminal, program, relative
+from optexp.records.console import OUTCOME_STYLES, open_terminal, program, relative
 from optexp.records.files import reason, write_atomically
 from optexp.records.reading import Run
 from optexp.records.run_directory import plain_numbers
 
 DIAGNOSIS_FILE = "diagnosis.json"
-
-OUTCOME_STYLES = {"trained": "green", "slow": "yellow", "overfit": "yellow"}
 
 
 def main(argv: list[str]) -> int:

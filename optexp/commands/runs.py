@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optexp.commands import Parser
-from optexp.records.console import STATUS_STYLES, relative
+from optexp.records.console import OUTCOME_STYLES, STATUS_STYLES, relative
 from optexp.records.numbers import duration, measured, setting
 from optexp.records.reading import Run, find_runs
 from optexp.report.effective_rate import differing_effective_lr
@@ -23,6 +23,7 @@ DEFAULT_FOLDER = Path("outputs")
 COLUMNS = (
     Column("run"),
     Column("status", style=lambda status: STATUS_STYLES.get(status, "")),
+    Column("outcome", style=lambda outcome: OUTCOME_STYLES.get(outcome, "red")),
     Column("dataset", optional=5),
     Column("model", optional=4),
     Column("optimizer", optional=2),
@@ -73,6 +74,8 @@ def _row(run: Run) -> dict[str, Any]:
     total = run.info.get("total_steps")
     complete = total is None or run.last_step == total
     row |= {group: run.choice(group) for group in groups}
+    if "outcome" in run.info:
+        row["outcome"] = run.info["outcome"]
     row["steps"] = str(run.last_step) if complete else f"{run.last_step}/{total}"
     if "optimizer.lr" in run.settings:
         row["lr"] = run.settings["optimizer.lr"]
@@ -99,7 +102,8 @@ def _finite(value: Any) -> Any:
 def _print_runs(runs: Sequence[Run], folder: Path) -> None:
     """Print the table, and how many runs there are. Where paths leave too little room they stand above their runs."""
     rows = [_row(run) for run in runs]
-    columns = [column for column in COLUMNS if column.key != "effective lr" or any(column.key in row for row in rows)]
+    optional = ("outcome", "effective lr")
+    columns = [column for column in COLUMNS if column.key not in optional or any(column.key in row for row in rows)]
     if table_width(rows, columns) <= terminal_width():
         left_out = print_table(rows, columns)
     else:

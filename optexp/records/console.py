@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 0.125
 PROGRESS_LINES = 10
 
+OUTCOME_STYLES = {"trained": "green", "slow": "yellow", "overfit": "yellow"}
+"""Of a diagnosis; every other outcome is red."""
+
 STATUS_STYLES = {
     "running": "cyan",
     "completed": "green",
@@ -195,10 +198,13 @@ class Console:
         return line
 
 
-def result_table(path: Path, info: Mapping[str, Any], baselines: Mapping[str, float] | None = None) -> None:
+def result_table(
+    path: Path, info: Mapping[str, Any], baselines: Mapping[str, float] | None = None, why: Sequence[str] = ()
+) -> None:
     """Print how a run ended: status, metrics of each split, where the results are and which commands go on.
 
-    `info` is the content of run.json; `baselines` are reference values in the units of the loss.
+    `info` is the content of run.json; `baselines` are reference values in the units of the loss; `why` has the lines
+    of a diagnosis, for a run that did not train.
     """
     from rich.text import Text
 
@@ -220,6 +226,11 @@ def result_table(path: Path, info: Mapping[str, Any], baselines: Mapping[str, fl
         for line in lines:
             print_line(line)
     print_line()
+    for number, line in enumerate(why):
+        print_line((f"  {line}", "bold yellow" if number == 0 else ""))
+    if why:
+        print_line(("  more         ", "dim"), f"{program('optexp')} diagnose {shlex.quote(relative(path))}")
+        print_line()
     if info["best"]:
         best = info["best"]
         print_line(("  best         ", "dim"), f"{best['metric']} {measured(best['value'])} at step {best['step']:,}")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from optexp.diagnosis.causes import CAUSES
+from optexp.diagnosis.diagnose import diagnose
+from optexp.diagnosis.history import History
+from optexp.diagnosis.text import advice, headline
 from optexp.records.numbers import duration, measured
 from optexp.records.reading import Run
 from optexp.records.run_directory import CONFIG_FILE
@@ -27,6 +31,7 @@ def run_content(run: Run) -> dict[str, Any]:
         "status": run.status,
         "reason": run.info.get("reason") or "",
         "progress": _progress(run),
+        "diagnosis": _diagnosis(run),
         "tiles": _tiles(run),
         "pictures": _pictures(run),
         "metrics": _metrics(run),
@@ -54,6 +59,26 @@ def _progress(run: Run) -> str:
     total = run.info.get("total_steps")
     steps = f"{run.last_step:,} of {total:,} steps" if total else f"{run.last_step:,} steps"
     return f"{steps} in {duration(run.wall_time)}"
+
+
+def _diagnosis(run: Run) -> dict[str, Any] | None:
+    """Return outcome, summary and findings of a run that ended by itself; None for others, and with nothing to say."""
+    if run.status not in ("completed", "early_stopped", "diverged"):
+        return None
+    history = History.of_run(run)
+    found = diagnose(history)
+    if found.outcome == "trained" and not found.findings:
+        return None
+    findings = [
+        {
+            "headline": headline(finding),
+            "meaning": CAUSES[finding.cause],
+            "evidence": finding.evidence,
+            "command": advice(finding, history),
+        }
+        for finding in found.findings
+    ]
+    return {"outcome": found.outcome, "summary": found.summary, "findings": findings}
 
 
 def _model(run: Run) -> str:

@@ -15,7 +15,7 @@ from optexp.records.console import relative
 from optexp.records.run_directory import RUN_FILE
 from optexp.sweeps.hydra_words import FUSED_LAUNCHER
 from optexp.sweeps.plan import Entry
-from optexp.sweeps.record import GOOD_ENDS, SweepRecord
+from optexp.sweeps.record import GOOD_ENDS, MemberRecord, SweepRecord
 from optexp.sweeps.summary import collect, summarize
 from optexp.tasks import check_composed
 
@@ -33,26 +33,34 @@ def composed_member(composer: Composer, words: Sequence[str]) -> Composed:
     return composed
 
 
-def check_members(composer: Composer, record: SweepRecord, folder: Path | None = None) -> FusedLauncher | None:
-    """Return what trains the members that have no good end yet; None when all have one.
+def check_members(
+    composer: Composer,
+    record: SweepRecord,
+    folder: Path | None = None,
+    members: Sequence[MemberRecord] | None = None,
+) -> FusedLauncher | None:
+    """Return what trains the members that have no good end yet; None when all have one. `members`: these only.
 
     Every member is composed and checked first (BadInput). Members that began in `folder` train together with those that
     have come as far as they have.
     """
     entries = []
-    for member in record.members:
+    for member in record.members if members is None else members:
         if member.status not in GOOD_ENDS:
             path = None if folder is None else folder / member.directory
             entries.append(Entry(composed_member(composer, member.overrides), member, begun_at=_begun_at(path)))
     return fused_launcher(entries[0].composed, entries, composer.config_dir) if entries else None
 
 
-def train_members(composer: Composer, record: SweepRecord, folder: Path) -> int:
+def train_members(
+    composer: Composer, record: SweepRecord, folder: Path, members: Sequence[MemberRecord] | None = None
+) -> int:
     """Train the members that have no good end yet, in their own directories; keeps sweep.json up to date.
 
-    Returns DONE, MEMBERS_FAILED, or 128 + the number of the signal that ended it.
+    With `members`, these only of the record's. Returns DONE, MEMBERS_FAILED, or 128 + the number of the signal that
+    ended it.
     """
-    launcher = check_members(composer, record, folder)
+    launcher = check_members(composer, record, folder, members)
     status = 0
     if launcher is not None:
         record.status = "running"

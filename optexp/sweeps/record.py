@@ -29,7 +29,8 @@ class MemberRecord:
 
     `program` is the plan of what trains together: members with the same number train in one program, and None is for
     those that train alone. A member that goes on in another way, after its program was lost, has what it went on in.
-    `exit_status` is what a task that is no training would have ended with alone, such as a failed audit.
+    `exit_status` is what a task that is no training would have ended with alone, such as a failed audit; `outcome` is
+    that of the diagnosis of a training.
     """
 
     number: int
@@ -42,6 +43,7 @@ class MemberRecord:
     best: dict[str, Any] | None = None
     program: int | None = None
     exit_status: int = 0
+    outcome: str | None = None
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from optexp.errors import StorageError
-from optexp.records.console import STATUS_STYLES, program, relative
+from optexp.records.console import OUTCOME_STYLES, STATUS_STYLES, program, relative
 from optexp.records.numbers import measured, setting
 from optexp.records.reading import find_runs
 from optexp.report.figures import heat_map
@@ -47,6 +47,7 @@ def collect(folder: Path, record: SweepRecord) -> SweepRecord:
             member.metrics = {tag: _finite(run.metrics[tag]) for tag in tags if tag in run.metrics}
             member.exit_status = int(run.info.get("exit_status", 0))
             member.best = run.info.get("best")
+            member.outcome = run.info.get("outcome")
         elif member.directory in noted:
             member.status, member.reason = noted[member.directory].status, noted[member.directory].reason
     return SweepRecord(record.command, record.swept, members, record.status)
@@ -128,6 +129,8 @@ def _row(member: MemberRecord, swept: Sequence[str]) -> dict[str, Any]:
     if not swept:
         row["overrides"] = " ".join(member.overrides)
     row["status"] = member.status
+    if member.outcome is not None:
+        row["outcome"] = member.outcome
     row |= {tag: value for tag, value in member.metrics.items() if value is not None}
     if member.status in ("completed", "early_stopped") and _best(member) is not None:
         row["best val/loss"] = _best(member)
@@ -142,7 +145,7 @@ def _columns(swept: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[Colum
     """Return the columns to show: those that some row fills, the swept keys and results always."""
     settings = [Column(key, key.removeprefix("optimizer."), numeric=True) for key in swept] or [Column("overrides")]
     metrics = [tag for tag in METRICS if any(tag in row for row in rows)]
-    known = {"#", *swept, "overrides", "status", *METRICS, "best val/loss"}
+    known = {"#", *swept, "overrides", "status", "outcome", *METRICS, "best val/loss"}
     metrics += dict.fromkeys(tag for row in rows for tag in row if tag not in known)  # of tasks that are no trainings
     best = [Column("best val/loss", text=measured, numeric=True)] if not metrics or set(metrics) & set(METRICS) else []
     optional = {"train/loss": 2, "test/loss": 1}
@@ -150,6 +153,11 @@ def _columns(swept: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[Colum
         Column("#", numeric=True),
         *settings,
         Column("status", text=lambda status: status.replace("_", " "), style=lambda s: STATUS_STYLES.get(s, "")),
+        *(
+            [Column("outcome", style=lambda o: OUTCOME_STYLES.get(o, "red"))]
+            if any("outcome" in r for r in rows)
+            else []
+        ),
         *(Column(tag, text=measured, numeric=True, optional=optional.get(tag, 0)) for tag in metrics),
         *best,
     ]

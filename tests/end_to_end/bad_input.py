@@ -34,7 +34,7 @@ WITHOUT_TORCH: dict[str, str] = {
     "dataset=digit": "dataset=digit: no such dataset (did you mean 'digits'?)",
     "+experiment=nope": "experiment=nope: no such experiment; choose one of cnn_sgd, exp1_adam_B32,",
     "experiment=null": "experiment=null: choose one of",
-    "task=trian": "task=trian: no such task (did you mean 'train'?); choose one of audit, line_fit, lr_range_test,",
+    "task=trian": "task=trian: no such task (did you mean 'train'?); choose one of attribute, audit, line_fit,",
     "task.name=other": "task.name=other: no such task; there are ",
     "~optimizer": "optimizer: nothing is chosen; a run needs optimizer=…",
     "~task": "task: nothing is chosen",
@@ -97,7 +97,7 @@ WITHOUT_TORCH: dict[str, str] = {
     "-m seed=1,2 hydra/launcher=nope": "hydra/launcher=nope: no such hydra/launcher; choose one of basic",
     "--config-dir mine experiment=grid": "optimizer.lr=-2: allowed is a finite number ≥ 0 (member optimizer.lr=-2",
     # words and flags
-    "train": "'train' is neither a verb (runs, compare, report, export, resume, rerun, studies) nor an override",
+    "train": "'train' is neither a verb (runs, compare, diagnose, ledger, report, export, resume, rerun, studies) nor an override",
     "resum": "nor an override key=value (did you mean 'resume'?)",
     "=3": "'=3' is neither a verb",
     "optimizer.lr==3": "optimizer.lr==3: cannot be read as key=value",

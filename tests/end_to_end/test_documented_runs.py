@@ -89,8 +89,9 @@ def test_a_language_model_is_compared_with_a_bigram_model(tmp_path: Path) -> Non
     ended = here(tmp_path, *words)
     assert (ended.status, ended.err) == (0, "")
     run = only_run(tmp_path)
-    ((name, bigram),) = run.info["baselines"].items()
+    (_, tokens), (name, bigram) = run.info["baselines"].items()
     assert "bigram" in name
+    assert bigram < tokens < math.log(256)
     assert 2.1 < bigram < 2.6
     assert 3 < (run.metrics["val/loss"] or 0) < math.log(256) + 1  # untrained: about the entropy of the alphabet
     line = next(line for line in ended.out.splitlines() if name in line)
