@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from optexp.commands import Parser, training_run
+from optexp.commands import Parser, add_trust, training_run
 from optexp.diagnosis.causes import CAUSES
 from optexp.diagnosis.diagnose import diagnose
 from optexp.diagnosis.findings import Diagnosis
@@ -37,22 +39,37 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("dir", type=Path, metavar="DIR", help="the directory of a run, finished or not")
     parser.add_argument("--json", action="store_true", help="print the diagnosis for programs")
+    parser.add_argument(
+        "--curvature", action="store_true", help="measure the stability headroom at the last checkpoint, too (seconds)"
+    )
+    add_trust(parser)
     arguments = parser.parse_args(argv)
     run = training_run(arguments.dir)
     history = History.of_run(run)
     found = diagnose(history)
-    content = as_json(found, history)
+    curvature = _curvature(run, arguments.trust) if arguments.curvature else None
+    content = as_json(found, history, curvature)
     _write(run.path / DIAGNOSIS_FILE, content)
     if arguments.json:
         print(content, end="")
     else:
         _print(run, found, history)
+        if curvature is not None:
+            print(f"\nstability: {curvature['sentence']}")
     return 0
 
 
-def as_json(found: Diagnosis, history: History) -> str:
-    """Return the content of diagnosis.json: the diagnosis, and with each finding its command."""
-    content: dict[str, Any] = found.as_dict()
+def _curvature(run: Run, trust: Sequence[str]) -> dict[str, Any]:
+    """Return the stability headroom of a run, in words and numbers."""
+    from optexp.curvature.headroom import headroom
+
+    measured = headroom(run.path, trust)
+    return {**asdict(measured), "decades": measured.decades, "sentence": measured.sentence()}
+
+
+def as_json(found: Diagnosis, history: History, curvature: Mapping[str, Any] | None = None) -> str:
+    """Return the content of diagnosis.json: the diagnosis, with each finding its command, and what was measured."""
+    content: dict[str, Any] = found.as_dict() | ({"curvature": dict(curvature)} if curvature is not None else {})
     for entry, finding in zip(content["findings"], found.findings, strict=True):
         entry["command"] = advice(finding, history)
     return json.dumps(plain_numbers(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

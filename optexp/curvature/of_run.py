@@ -193,7 +193,7 @@ def measure(checkpoint: Checkpoint, measuring: Measuring, seed: int = 0) -> Curv
     preconditioned = None
     if checkpoint.stability.preconditioner is not None:
         preconditioned = lanczos(
-            _preconditioned(loss.hessian_products, checkpoint.stability.preconditioner),
+            preconditioned_products(checkpoint),
             checkpoint.draws(seed, "preconditioned lanczos"),
             1,
             measuring.tolerance,
@@ -212,8 +212,14 @@ def measure(checkpoint: Checkpoint, measuring: Measuring, seed: int = 0) -> Curv
     )
 
 
-def _preconditioned(product: Product, preconditioner: Tensor) -> Product:
-    """Return P^-1/2 H P^-1/2, which has the eigenvalues of P^-1 H and is symmetric."""
+def preconditioned_products(checkpoint: Checkpoint) -> Product:
+    """Return products with P^-1/2 H P^-1/2, which has the eigenvalues of P^-1 H and is symmetric.
+
+    With H itself where the optimizer has no preconditioner P.
+    """
+    product, preconditioner = checkpoint.loss.hessian_products, checkpoint.stability.preconditioner
+    if preconditioner is None:
+        return product
     scale = preconditioner.rsqrt()
     return lambda vectors: scale * product(scale * vectors)
 
