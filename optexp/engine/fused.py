@@ -83,7 +83,7 @@ class FusedRuns:
         self.learning_rates = [0.0] * len(self.singles)
         self.log = HostLog() if self.on_host else DeviceLog(parameter, (self.rows,))
         self.observations: dict[str, Tensor] = {}
-        self.observer = Observer(StackedRule(optimizer, self.singles[0], model))
+        self.observer = Observer(StackedRule(optimizer, self.singles[0], model), self.batches[0].batch_size)
         self.remembered: dict[int, Tree] = {}  # of members whose state was loaded, until all are
         self.limits = self._limits()
         self.take: Callable[[Look], dict[str, Tensor]] = self._take

@@ -83,7 +83,7 @@ class SingleRun:
         if self.hessian is not None:
             self.apply_update = self.hessian.update
         self.optimizer_draws = demands.may_draw(optimizer)
-        self.observer = Observer(SingleRule(optimizer, model))
+        self.observer = Observer(SingleRule(optimizer, model), batches.batch_size)
         self.step_state = attach_step_state(model)
         self.step_state.seed = seed
         self.draws_globally = not type(model).__module__.startswith("optexp.")

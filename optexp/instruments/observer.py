@@ -42,8 +42,10 @@ class Observer:
     `before` is called between clipping and the update, `after` behind the update, with the same `look`.
     """
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule, batch_size: int | None = None) -> None:
+        """`batch_size`, of a whole step, turns the ratio of noise to signal into a noise scale in samples."""
         self.rule = rule
+        self.batch_size = batch_size
         self._before: _Before | None = None
         self._last: Snapshot | None = None  # of the step before, when that was to be remembered
         self._last_lr: list[float] = []  # of the step before the last probe
@@ -114,7 +116,7 @@ class Observer:
 
         To be asked for before the next step: the settings are those of now, as a captured step does not pass by here.
         """
-        rule, settings, last_lr = self.rule, self.rule.settings(), self._last_lr
+        rule, settings, last_lr, batch_size = self.rule, self.rule.settings(), self._last_lr, self.batch_size
 
         def row(numbers: Numbers, member: int) -> Row:
             if "norms" not in numbers:
@@ -123,6 +125,8 @@ class Observer:
             found = _sizes(rule, own, numbers)
             if "gram" in numbers:
                 found |= quantities(rule, own, last_lr[member], numbers)
+                if batch_size is not None and found["probe/signal"] > 0:
+                    found["probe/noise_scale"] = batch_size * found["probe/noise"] / found["probe/signal"]
             if "gram" in numbers or "directions" in numbers:
                 found |= _layers(rule, numbers)
             return {tag: value for tag, value in found.items() if math.isfinite(value) or tag == "optim/update_ratio"}

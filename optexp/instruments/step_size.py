@@ -15,4 +15,4 @@ def effective_lr(optimizer: Optimizer, lr: float) -> float:
     such amplification: the answer is then `lr` itself.
     """
     dampening, momentum = amplification(optimizer.param_groups[0], isinstance(optimizer, SGD | RMSprop))
-    return lr * dampening * momentum
+    return lr * (dampening * momentum)

@@ -63,7 +63,7 @@ class Trained:
     ) -> None:
         self.model = model or network()
         self.optimizer = optimizer(self.model)
-        self.observer = Observer(SingleRule(self.optimizer, self.model))
+        self.observer = Observer(SingleRule(self.optimizer, self.model), batch_size=16)
         self.gradients: list[Tensor] = []  # before clipping
         self.updates: list[Tensor] = []
         self.weights: list[Tensor] = []
@@ -164,6 +164,8 @@ def test_probes_are_what_their_formulas_say(clip: float | None) -> None:
     (g1, g2), (s1, s2), row = run.gradients[-2:], run.updates[-2:], run.rows[-1]
     assert row["probe/signal"] == pytest.approx(float(g1 @ g2), rel=1e-9)
     assert row["probe/noise"] == pytest.approx(float((g1 @ g1 + g2 @ g2) / 2 - g1 @ g2), rel=1e-9)
+    if g1 @ g2 > 0:
+        assert row["probe/noise_scale"] == pytest.approx(16 * row["probe/noise"] / row["probe/signal"])
     assert row["probe/alpha"] == pytest.approx(float(-(g2 @ s1) / (g1 @ s1)), rel=1e-9)
     assert row["probe/momentum_cosine"] == pytest.approx(float(-(g2 @ s1) / (g2.norm() * s1.norm())), rel=1e-9)
     moving = (s1 * s2) != 0
@@ -174,6 +176,27 @@ def test_probes_are_what_their_formulas_say(clip: float | None) -> None:
     assert row["layer/0.weight/grad_norm"] == pytest.approx(g2[: weight.numel()].norm().item(), rel=1e-9)
     ratio = s2[: weight.numel()].norm() / run.weights[-1][: weight.numel()].norm()
     assert row["layer/0.weight/update_ratio"] == pytest.approx(ratio.item(), rel=1e-9)
+
+
+def test_the_noise_scale_is_the_batch_at_which_noise_equals_signal() -> None:
+    """Per-sample gradients that are G plus noise of variance σ² in every element: tr Σ / |G|² = n σ² / |G|²."""
+    n, batch, sigma, signals, noises = 400, 16, 0.5, [], []
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(n, 1, bias=False).double()
+    true = torch.full((1, n), 0.05, dtype=torch.float64)
+    optimizer = SGD(model.parameters(), lr=0.0)
+    observer = Observer(SingleRule(optimizer, model), batch)
+    for _ in range(40):
+        for look in (FIRST, SECOND):
+            samples = sigma * torch.randn(batch, 1, n, generator=generator, dtype=torch.float64)
+            model.weight.grad = true + samples.mean(0)
+            observer.before(look)
+            numbers = {name: value[0].tolist() for name, value in observer.after(look).items()}
+        row = observer.reading()(numbers, 0)
+        signals.append(row["probe/signal"])
+        noises.append(row["probe/noise"])
+    exact = n * sigma**2 / float(true.square().sum())
+    assert batch * sum(noises) / sum(signals) == pytest.approx(exact, rel=0.1)
 
 
 class Quadratic(nn.Module):
