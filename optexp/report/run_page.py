@@ -12,7 +12,8 @@ from optexp.diagnosis.text import advice, headline
 from optexp.records.numbers import duration, measured
 from optexp.records.reading import Run
 from optexp.records.run_directory import CONFIG_FILE
-from optexp.report.figures.learning import points
+from optexp.report.figures.layers import layer_names, layer_panel, layer_profiles
+from optexp.report.figures.learning import Points, points
 from optexp.report.figures.panels import quantity_panel, run_panel
 from optexp.report.parts import Gallery, Picture, provenance
 
@@ -21,6 +22,7 @@ QUANTITIES = (
     (("optim/update_ratio",), "relative size of an update", "norm of the update over norm of the weights"),
     (("optim/grad_norm",), "gradient norm", "before clipping"),
 )
+LAYERS = (("grad_norm", "gradient norm by layer"), ("update_ratio", "relative update by layer"))
 
 
 def run_content(run: Run) -> dict[str, Any]:
@@ -129,11 +131,23 @@ def _pictures(run: Run) -> list[Picture]:
             )
     for tags, title, caption in QUANTITIES:
         there = [tag for tag in tags if points(run, tag)]
-        if len(there) == 2 and points(run, there[0]) == points(run, there[1]):
+        if len(there) == 2 and _equal(points(run, there[0]), points(run, there[1])):
             there, caption = there[:1], ""  # an optimizer without momentum: the second line would hide the first
         if there:
             pictures.append(gallery.picture(quantity_panel(run, there, title), f"{title} against the step", caption))
+    for quantity, title in LAYERS:
+        profiles = layer_profiles(run, quantity)
+        if any(value > 0 for _, values in profiles for value in values):
+            names = layer_names(run, quantity)
+            caption = f"1 is {names[0]}, {len(names)} is {names[-1]}"
+            pictures.append(gallery.picture(layer_panel(profiles, title), f"{title} of every layer", caption))
     return pictures
+
+
+def _equal(one: Points, other: Points) -> bool:
+    """Return whether two lines are the same but for rounding."""
+    values = zip(one, other, strict=False)
+    return len(one) == len(other) and all(math.isclose(a, b, rel_tol=1e-9) for (_, a), (_, b) in values)
 
 
 def _metrics(run: Run) -> list[tuple[str, str]]:
