@@ -8,13 +8,14 @@ are those before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from optexp.instruments.rules import Rule, Settings
-from optexp.instruments.successive import Snapshot, column
+from optexp.instruments.successive import Snapshot, column, couples_decay
 
 _SECOND_MOMENTS = {"Adam": "exp_avg_sq", "AdamW": "exp_avg_sq", "RMSprop": "square_avg", "Adagrad": "sum"}
 
@@ -37,7 +38,7 @@ def measured(rule: Rule, settings: Sequence[Sequence[Settings]], step: Snapshot)
             return {}
         norms.append(torch.linalg.vector_norm(direction, dim=1))
         if rule.kind in _SECOND_MOMENTS:
-            root = group.root()
+            root = group.root
             below.append((root < group.setting("eps")).sum(1))
             count += root.shape[1]
     found = {"directions": torch.stack(norms, dim=1)}
@@ -58,9 +59,17 @@ class _Group:
         found = self.rule.slot(self.index, name)
         return torch.zeros_like(self.gradient) if found is None else self.rule.flat(found)
 
-    def setting(self, name: str, place: int | None = None, default: Any = None) -> Tensor:
-        values = [own.get(name, default) if place is None else own[name][place] for own in self.settings]
-        return column([float(value) for value in values], self.gradient)
+    def setting(self, name: str, place: int | None = None, default: Any = None) -> Any:
+        """Return a setting, as a column [R, 1] where the members differ."""
+        values = self._values(name, place, default)
+        return values[0] if len(set(values)) == 1 else column(values, self.gradient)
+
+    def has(self, name: str) -> Tensor:
+        """Return for which members a setting is neither false nor zero, [R, 1]."""
+        return column(self._values(name), self.gradient) != 0
+
+    def _values(self, name: str, place: int | None = None, default: Any = None) -> list[float]:
+        return [float((own.get(name, default) if place is None else own[name][place]) or 0) for own in self.settings]
 
     def any(self, name: str) -> bool:
         return any(own.get(name) for own in self.settings)
@@ -68,18 +77,27 @@ class _Group:
     def all(self, name: str) -> bool:
         return all(own.get(name) for own in self.settings)
 
-    def correction(self, beta: Tensor) -> Tensor:
+    def decay(self) -> Any:
+        """Return the weight decay that is applied to the weights apart from the gradient, or 0."""
+        kind = self.rule.kind
+        rates = [0.0 if couples_decay(kind, own) else float(own.get("weight_decay", 0.0)) for own in self.settings]
+        return column(rates, self.gradient) * self.weights if any(rates) else 0.0
+
+    def correction(self, place: int) -> Tensor:
         """Return 1 − beta^t, in double precision: for t of one and beta of 0.999 single loses three digits."""
         steps = self.rule.steps(self.index)
         assert steps is not None
-        precise = beta if beta.device.type == "mps" else beta.double()
-        return (1 - precise ** steps.to(precise)).to(beta.dtype)
+        exact = steps.float() if self.gradient.device.type == "mps" else steps
+        betas = self._values("betas", place)
+        beta = betas[0] if len(set(betas)) == 1 else column(betas, exact)
+        return (1 - beta**exact).to(self.gradient)
 
+    @cached_property
     def root(self) -> Tensor:
         """Return the root of the second moment, corrected for its start at zero where the rule does so."""
         moment = self.slot("max_exp_avg_sq" if self.any("amsgrad") else _SECOND_MOMENTS[self.rule.kind or ""])
         if self.rule.kind in ("Adam", "AdamW"):
-            return moment.sqrt() / self.correction(self.setting("betas", 1)).sqrt()
+            return moment.sqrt() / self.correction(1).sqrt()
         if self.any("centered"):
             moment = moment - self.slot("grad_avg") ** 2
         return moment.sqrt()
@@ -91,25 +109,22 @@ def _sgd(group: _Group) -> Tensor | None:
     if group.all("momentum") and not group.any("nesterov"):
         return group.slot("momentum_buffer")
     momentum, buffer = group.setting("momentum"), group.slot("momentum_buffer")
-    ahead = torch.where(group.setting("nesterov", default=False) != 0, group.gradient + momentum * buffer, buffer)
-    return torch.where(momentum == 0, group.gradient, ahead)
+    ahead = torch.where(group.has("nesterov"), group.gradient + momentum * buffer, buffer)
+    return torch.where(group.has("momentum"), ahead, group.gradient)
 
 
 def _adam(group: _Group) -> Tensor | None:
     if group.rule.steps(group.index) is None:
         return None
-    mean = group.slot("exp_avg") / group.correction(group.setting("betas", 0))
-    direction = mean / (group.root() + group.setting("eps"))
-    if group.rule.kind == "AdamW" or group.any("decoupled_weight_decay"):
-        direction = direction + group.setting("weight_decay") * group.weights
-    return direction
+    mean = group.slot("exp_avg") / group.correction(0)
+    return mean / (group.root + group.setting("eps")) + group.decay()
 
 
 def _rmsprop(group: _Group) -> Tensor | None:
-    scaled = group.gradient / (group.root() + group.setting("eps"))
+    scaled = group.gradient / (group.root + group.setting("eps"))
     if not group.any("momentum"):
         return scaled
-    return torch.where(group.setting("momentum") == 0, scaled, group.slot("momentum_buffer"))
+    return torch.where(group.has("momentum"), group.slot("momentum_buffer"), scaled)
 
 
 def _adagrad(group: _Group) -> Tensor | None:
@@ -117,7 +132,7 @@ def _adagrad(group: _Group) -> Tensor | None:
     if steps is None:
         return None
     slowed = 1 + (steps.to(group.gradient) - 1) * group.setting("lr_decay", default=0.0)
-    return group.gradient / (group.root() + group.setting("eps")) / slowed
+    return group.gradient / (group.root + group.setting("eps")) / slowed
 
 
 def _lion(group: _Group) -> Tensor | None:
@@ -125,8 +140,7 @@ def _lion(group: _Group) -> Tensor | None:
         return None
     first, second = group.setting("betas", 0), group.setting("betas", 1)
     old = (group.slot("exp_avg") - (1 - second) * group.gradient) / second
-    sign = (first * old + (1 - first) * group.gradient).sign()
-    return sign + group.setting("weight_decay") * group.setting("weight_decouple", default=True) * group.weights
+    return (first * old + (1 - first) * group.gradient).sign() + group.decay()
 
 
 _DIRECTIONS: dict[str, Callable[[_Group], Tensor | None]] = {
