@@ -37,13 +37,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "schedules": ("errors",),
     "instruments": (*GROUND, "nn", "optimizers.construction", "optimizers.stacked"),
     "records": ("errors", "__init__"),
-    "report": ("errors", "records"),
+    "report": ("errors", "records", "diagnosis"),
     "diagnosis": ("errors", "records"),
+    "monitor": ("errors", "transfers", "records", "diagnosis", "instruments"),
     "config": ("errors", "help", "records.run_directory"),
     "engine": (*GROUND, *PARTS, "config.schema", "records.files", "records.sinks"),
     "assemble": (*GROUND, *PARTS, "engine", "config"),
     "fuse": ("errors", "nn", "optimizers", "engine", "assemble"),
-    "recording": (*RECORDS, "errors", "engine", "config", "assemble"),
+    "recording": (*RECORDS, "errors", "diagnosis", "engine", "config", "assemble"),
     "run": ("errors", "engine", "assemble", "recording", "records.group_console"),
     "sweeps": ("errors", "ending", *RECORDS, "config", "engine", "assemble", "fuse", "recording", "run", "tasks"),
     "task_record": (*RECORDS, "errors", "config", "run", "ending"),
@@ -58,12 +59,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "optimizer_table": (*GROUND, *PARTS, *RECORDS, "config", "engine", "assemble", "sweeps", "statistics"),
     "attribution": (*RECORDS, "errors", "config", "sweeps", "statistics"),
     "studies": (*GROUND, "ending", "statistics", "help", *RECORDS, "config", "sweeps", "curvature", "range_test"),
+    "verification": (*RECORDS, "errors", "diagnosis", "config", "sweeps", "statistics", "attribution"),
     "commands": ("errors", *RECORDS, "diagnosis", "config", "studies.study", "__init__"),
     "cli": ("errors", "help", "config", "commands", "tasks", "sweeps", "studies", "__init__"),
 }
 # Inside a function only, so that `optexp runs` and `optexp --help` never wait for torch.
 MAY_IMPORT_LAZILY: dict[str, tuple[str, ...]] = {
-    "commands": ("tasks", "sweeps", "run", "assemble", "engine", "studies")
+    "commands": ("tasks", "sweeps", "run", "assemble", "engine", "studies", "curvature", "verification")
 }
 
 # What lies below the command line knows its data source and torch, and nothing of Hydra, TensorBoard or the terminal.
@@ -81,6 +83,7 @@ LIBRARIES: dict[str, set[str]] = {
     "datasets": {"torch", "torchvision", "numpy", "sklearn", "PIL"},
     "optimizer_table": {"torch"},
     "attribution": {"numpy", "scipy"},
+    "verification": set(),
     "optimizers": {"torch", "pytorch_optimizer"},
     "schedules": set(),
     "instruments": {"torch", "numpy"},
@@ -89,6 +92,7 @@ LIBRARIES: dict[str, set[str]] = {
     "engine": {"torch", "numpy", "safetensors"},
     "audit": {"torch", "numpy"},
     "diagnosis": set(),
+    "monitor": {"torch"},
     "records": {"yaml", "rich", "tensorboard", "google", "google_crc32c"},
     "report": {"rich", "matplotlib", "numpy", "scipy", "jinja2"},
     "studies": {"torch", "numpy", "scipy", "yaml"},

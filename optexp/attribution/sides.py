@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optexp.attribution.words import key_of, same, words_towards
+from optexp.attribution.words import key_of, same, words_of_run, words_towards
 from optexp.config.check import GROUPS_OF_A_TRAINING
 from optexp.config.compose import Composed, Composer
 from optexp.errors import BadInput, listed, nearest
@@ -89,22 +89,12 @@ def read_side(composer: Composer, setting: str, named: str, shared: Sequence[str
 
 
 def _words_of_directory(composer: Composer, where: str, path: Path) -> list[str]:
-    """Return the words that compose the config.yaml of a run, from the choices it was made of where they exist."""
     run = read_run(path)
     task = run.info.get("task", "train")
     if task != "train":
         raise BadInput(f"{where}: is a task={task}; allowed is the directory of a training")
-    missing = [group for group in GROUPS_OF_A_TRAINING if not isinstance(run.config.get(group), Mapping)]
-    if missing:
-        raise BadInput(f"{where}: its config.yaml has no {missing[0]}")
-    choices = run.info.get("choices") or {}
-    words = [
-        f"{group}={choices[group]}"
-        for group in GROUPS_OF_A_TRAINING
-        if choices.get(group) in composer.loader.get_group_options(group)
-    ]
     try:
-        return words_towards(composer, words, run.config)
+        return words_of_run(composer, run)
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
 

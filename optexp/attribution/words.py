@@ -9,9 +9,27 @@ from typing import Any
 from optexp.config.check import GROUPS_OF_A_TRAINING
 from optexp.config.compose import Composer, quoted
 from optexp.errors import BadInput
+from optexp.records.reading import Run
 
 _DEFAULTS_COUNT = ("engine",)
 """Groups whose missing keys have the value that is the default today; of others a missing key is left out."""
+
+
+def words_of_run(composer: Composer, run: Run) -> list[str]:
+    """Return the words that compose the config.yaml of a training, from the choices it was made of where they exist.
+
+    Raises BadInput when there are none, such as for a config without a model.
+    """
+    missing = [group for group in GROUPS_OF_A_TRAINING if not isinstance(run.config.get(group), Mapping)]
+    if missing:
+        raise BadInput(f"its config.yaml has no {missing[0]}")
+    choices = run.info.get("choices") or {}
+    words = [
+        f"{group}={choices[group]}"
+        for group in GROUPS_OF_A_TRAINING
+        if choices.get(group) in composer.loader.get_group_options(group)
+    ]
+    return words_towards(composer, words, run.config)
 
 
 def words_towards(composer: Composer, words: Sequence[str], target: Mapping[str, Any]) -> list[str]:

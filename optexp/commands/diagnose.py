@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ from optexp.diagnosis.diagnose import diagnose
 from optexp.diagnosis.findings import Diagnosis
 from optexp.diagnosis.history import History
 from optexp.diagnosis.text import advice, headline
+from optexp.errors import BadInput
 from optexp.records.console import OUTCOME_STYLES, open_terminal, program, relative
 from optexp.records.files import reason, write_atomically
 from optexp.records.reading import Run
@@ -32,9 +35,13 @@ def main(argv: list[str]) -> int:
     parser = Parser(
         "diagnose",
         "Say why a run did not train: its outcome, and the likely causes with evidence, confidence and the command\n"
-        "that repairs them. Writes DIR/diagnosis.json.\n\ncauses:\n"
+        "that repairs them. Writes DIR/diagnosis.json.\n\n"
+        "With --verify the repairs are trained against the original on the same seeds, the likeliest first, until one\n"
+        "helps; the runs go to OUTPUT_DIR/verifications. The exit status is 0 also when none does, and 4 when some of\n"
+        "the runs failed.\n\ncauses:\n"
         + "\n".join(f"  {cause.ljust(width)}  {meaning}" for cause, meaning in CAUSES.items()),
         "  optexp diagnose outputs/runs/2026-01-31/120000-exp2_sgd_B32\n"
+        "  optexp diagnose outputs/runs/2026-01-31/120000-exp2_sgd_B32 --verify\n"
         "  optexp diagnose outputs/sweeps/2026-01-31/120000-digits-resnet-sgd/0-lr_0.1 --json",
     )
     parser.add_argument("dir", type=Path, metavar="DIR", help="the directory of a run, finished or not")
@@ -42,21 +49,63 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--curvature", action="store_true", help="measure the stability headroom at the last checkpoint, too (seconds)"
     )
+    parser.add_argument("--verify", action="store_true", help="train what is prescribed, and say whether it helps")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds of a verification: the run's and the next (3)")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of its runs (as many as the run's, up to 60 s)")
     add_trust(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
+    _check(arguments)
     run = training_run(arguments.dir)
     history = History.of_run(run)
     found = diagnose(history)
     curvature = _curvature(run, arguments.trust) if arguments.curvature else None
-    content = as_json(found, history, curvature)
-    _write(run.path / DIAGNOSIS_FILE, content)
-    if arguments.json:
-        print(content, end="")
-    else:
-        _print(run, found, history)
+    content = with_earlier(as_dict(found, history, curvature), run.path / DIAGNOSIS_FILE)
+    _write(run.path / DIAGNOSIS_FILE, as_json(content))
+    status = 0
+    if not arguments.json:
+        _print(run, found, history, content)
         if curvature is not None:
             print(f"\nstability: {curvature['sentence']}")
-    return 0
+    if arguments.verify:
+        content, status = _verified(run, found, history, content, arguments, argv)
+        _write(run.path / DIAGNOSIS_FILE, as_json(content))
+    if arguments.json:
+        print(as_json(content), end="")
+    return status
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise BadInput for options of a verification that have no sense."""
+    for name, least in (("seeds", 2), ("steps", 1)):
+        value = getattr(arguments, name)
+        if value is not None and not arguments.verify:
+            raise BadInput(f"--{name} {value}: is of a verification; add --verify")
+        if value is not None and value < least:
+            raise BadInput(f"--{name} {value}: allowed is a number of at least {least}")
+
+
+def _verified(
+    run: Run,
+    found: Diagnosis,
+    history: History,
+    content: Mapping[str, Any],
+    arguments: argparse.Namespace,
+    argv: Sequence[str],
+) -> tuple[dict[str, Any], int]:
+    """Train what is prescribed; return the content of diagnosis.json with what came out, and the exit status."""
+    from optexp.verification.text import marked, print_verification
+    from optexp.verification.verify import verify
+
+    # What is told while training is for people; with --json they read the other stream.
+    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
+        print()
+        command = ["optexp", "diagnose", *argv]
+        result = verify(run, found, arguments.seeds or 3, arguments.steps, arguments.trust, command)
+        if result is None:
+            print(f"nothing to verify: {'no repair is prescribed' if found.findings else 'no cause was found'}")
+        else:
+            print_verification(result, history, program("optexp"))
+    return marked(content, result), 0 if result is None else result.exit_status
 
 
 def _curvature(run: Run, trust: Sequence[str]) -> dict[str, Any]:
@@ -67,11 +116,30 @@ def _curvature(run: Run, trust: Sequence[str]) -> dict[str, Any]:
     return {**asdict(measured), "decades": measured.decades, "sentence": measured.sentence()}
 
 
-def as_json(found: Diagnosis, history: History, curvature: Mapping[str, Any] | None = None) -> str:
+def as_dict(found: Diagnosis, history: History, curvature: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the content of diagnosis.json: the diagnosis, with each finding its command, and what was measured."""
     content: dict[str, Any] = found.as_dict() | ({"curvature": dict(curvature)} if curvature is not None else {})
     for entry, finding in zip(content["findings"], found.findings, strict=True):
         entry["command"] = advice(finding, history)
+    return content
+
+
+def with_earlier(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the content with what a verification has entered into diagnosis.json, if it was of the same repairs."""
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        pairs = list(zip(content["findings"], earlier["findings"], strict=True))
+        if any(new["prescription"] != old["prescription"] for new, old in pairs):
+            return content
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or none of ours
+        return content
+    findings = [new | {key: old[key] for key in ("verified",) if key in old} for new, old in pairs]
+    kept = {key: earlier[key] for key in ("verified", "verification") if key in earlier}
+    return {**content, "findings": findings, **kept}
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    """Return the text of diagnosis.json."""
     return json.dumps(plain_numbers(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -83,7 +151,7 @@ def _write(path: Path, content: str) -> None:
         print(f"warning: {path}: not written ({reason(error)})", file=sys.stderr)
 
 
-def _print(run: Run, found: Diagnosis, history: History) -> None:
+def _print(run: Run, found: Diagnosis, history: History, content: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     terminal = open_terminal()
@@ -104,6 +172,8 @@ def _print(run: Run, found: Diagnosis, history: History) -> None:
         command = advice(finding, history, program("optexp"))
         if command:
             line(("   try  ", "dim"), command)
+        if verified := content["findings"][number - 1].get("verified"):
+            line(("   tried before  ", "dim"), verified["sentence"])
     if found.unknown:
         line()
         line((f"not recorded in this run: {'; '.join(found.unknown)}", "dim"))

@@ -1,0 +1,226 @@
+"""What a verification has found: the table and sentences for the terminal, and what diagnosis.json holds of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from optexp.diagnosis.command import repaired_command
+from optexp.diagnosis.history import History
+from optexp.diagnosis.values import percent
+from optexp.records.console import relative, say
+from optexp.records.numbers import measured
+from optexp.report.tables import Column, print_table
+from optexp.statistics import t_interval
+from optexp.verification.ends import LOSS, End
+from optexp.verification.judgement import LEVEL
+from optexp.verification.verify import Trial, Verification
+
+VERDICT_STYLES = {"helped": "green", "did not help": "red", "undecided": "yellow"}
+
+
+def print_verification(found: Verification, history: History, program: str = "optexp") -> None:
+    """Print the numbers, the verdict on each repair, and the answer, a command for `program`."""
+    if found.original:
+        print()
+        print_table(_rows(found), _columns(found))
+    print()
+    for number, trial in enumerate(found.trials, 1):
+        say(f"{number}. {trial.prescription.name}: {sentence(trial)}")
+    for line in [*_bounded(found), *answer(found, history, program)]:
+        say(line)
+
+
+def _bounded(found: Verification) -> list[str]:
+    """Return a line where the losses that are compared are not those of the table."""
+    ends = [end for trial in found.trials if trial.judgement.quantity is LOSS for end in (*found.original, *trial.ends)]
+    trivial = next((e.trivial for e in ends if e.trivial is not None and (e.loss or 0) > e.trivial), None)
+    return [] if trivial is None else [f"a loss above {measured(trivial)}, that of knowing nothing, counts as that"]
+
+
+def answer(found: Verification, history: History, program: str = "optexp") -> list[str]:
+    """Return what to do, in a line or two."""
+    if found.exit_status > 128:
+        return [f"interrupted: nothing more was trained; what there is lies in {_shown(found)}"]
+    best = found.helped
+    if best is None:
+        if found.nothing_to_repair:
+            longer = " in a part of its steps" if found.budget.steps < found.budget.planned else ""
+            return [f"nothing verified: the original is trained itself{longer}; --steps N chooses another length"]
+        return ["nothing verified: no repair was found to help", *_closest(found, program)]
+    words = best.prescription.words
+    command = repaired_command(history, words, program) or " ".join(words)
+    changes = [
+        f"{name} {_amount(of(found.original))} → {_amount(of(best.ends))}"
+        for name, of in (("val/loss", _losses), ("val/accuracy", _accuracy))
+        if of(found.original) is not None and of(best.ends) is not None
+    ]
+    return [
+        f"verified: {best.prescription.name}: {', '.join(changes)}",
+        f"   run  {command}",
+    ]
+
+
+def _shown(found: Verification) -> str | None:
+    return None if found.folder is None else relative(found.folder)
+
+
+def _closest(found: Verification, program: str) -> list[str]:
+    """Return a line on the repair that has brought the most without making the run a good one, if any has."""
+    gains = {
+        trial.judgement.improvement.low: trial
+        for trial in found.trials
+        if trial.judgement.verdict == "undecided" and trial.judgement.improvement is not None
+    }
+    most = max(gains, default=0.0)
+    if most <= 0:
+        return []
+    run = f"{_shown(found)}/{gains[most].ends[0].directory}"
+    return [f"closest: {gains[most].prescription.name}; what is left to repair: {program} diagnose {shlex.quote(run)}"]
+
+
+def as_dict(found: Verification | None) -> dict[str, Any]:
+    """Return what diagnosis.json holds of a verification: `verified`, a list of what was tried, and `verification`."""
+    if found is None:
+        return {"verified": [], "verification": None}
+    best = found.helped
+    return {
+        "verified": [_tried(trial, found) for trial in found.trials],
+        "verification": {
+            "directory": _shown(found),
+            "seeds": found.seeds,
+            "steps": found.budget.steps,
+            "planned_steps": found.budget.planned,
+            "budget": found.budget.why,
+            "interrupted": found.exit_status > 128,
+            "helped": None if best is None else list(best.prescription.words),
+            "command": None if best is None else best.command,
+        },
+    }
+
+
+def _tried(trial: Trial, found: Verification) -> dict[str, Any]:
+    judgement = trial.judgement
+    return {
+        "causes": list(trial.prescription.causes),
+        "prescription": list(trial.prescription.words),
+        "command": trial.command,
+        "verdict": judgement.verdict,
+        "sentence": sentence(trial),
+        "quantity": judgement.quantity.name,
+        "improvement": None if judgement.improvement is None else asdict(judgement.improvement),
+        "before": _arm(found.original, trial),
+        "after": _arm(trial.ends, trial),
+    }
+
+
+def _arm(ends: Sequence[End], trial: Trial) -> dict[str, Any]:
+    quantity = trial.judgement.quantity
+    numbers: dict[str, Any] = {"val/loss": _losses(ends), "val/accuracy": _accuracy(ends)}
+    if quantity is not LOSS:
+        numbers[quantity.name] = _described([value for end in ends if (value := quantity.of(end)) is not None])
+    return {
+        **{name: number for name, number in numbers.items() if number is not None},
+        "outcomes": dict(Counter(end.outcome for end in ends)),
+        "statuses": dict(Counter(end.status for end in ends)),
+    }
+
+
+Mean = dict[str, Any]
+
+
+def _described(values: Sequence[float]) -> Mean | None:
+    """Return mean, 95 % interval (Student's; none of one value) and values over the seeds; None of no values.
+
+    Nothing that is described is negative, and neither is an interval.
+    """
+    if not values:
+        return None
+    if len(values) < 2:
+        return {"mean": values[0], "low": None, "high": None, "values": list(values)}
+    interval = t_interval(values, LEVEL)
+    return {"mean": interval.estimate, "low": max(interval.low, 0.0), "high": interval.high, "values": list(values)}
+
+
+def _accuracy(ends: Sequence[End]) -> Mean | None:
+    """Return the mean accuracy; its interval ends where accuracies do."""
+    found = _described(_values(ends, "accuracy"))
+    if found is None or found["low"] is None:
+        return found
+    return {**found, "high": min(found["high"], 1.0)}
+
+
+def _values(ends: Sequence[End], name: str) -> list[float]:
+    return [value for end in ends if (value := getattr(end, name)) is not None]
+
+
+def _amount(found: Mean | None) -> str:
+    if found is None:
+        return "none"
+    interval = "" if found["low"] is None else f" ({measured(found['low'])} to {measured(found['high'])})"
+    return f"{measured(found['mean'])}{interval}"
+
+
+def _losses(ends: Sequence[End]) -> Mean | None:
+    return _described(_values(ends, "loss"))
+
+
+def _rows(found: Verification) -> list[dict[str, Any]]:
+    rows = [{"tried": "original", **_cells(found.original), "verdict": ""}]
+    for number, trial in enumerate(found.trials, 1):
+        if trial.ends:
+            verdict = trial.judgement.verdict
+            rows.append({"tried": f"{number}. {trial.prescription.name}", **_cells(trial.ends), "verdict": verdict})
+    return rows
+
+
+def _cells(ends: Sequence[End]) -> dict[str, str]:
+    return {
+        "val/loss": _amount(_losses(ends)),
+        "val/accuracy": _amount(_accuracy(ends)),
+        "outcome": _counted([end.outcome for end in ends]),
+        "ended": _counted([end.status.replace("_", " ") for end in ends if end.status != "completed"]),
+    }
+
+
+def _counted(words: Sequence[str]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in Counter(words).items())
+
+
+def _columns(found: Verification) -> list[Column]:
+    every = [*found.original, *(end for trial in found.trials for end in trial.ends)]
+    columns = [Column("tried", text=str), Column("val/loss", "val/loss (95 %)", text=str, numeric=True)]
+    if _values(every, "accuracy"):
+        columns.append(Column("val/accuracy", "val/accuracy (95 %)", text=str, numeric=True))
+    columns.append(Column("outcome", text=str))
+    if any(end.status != "completed" for end in every):
+        columns.append(Column("ended", text=str))
+    return [*columns, Column("verdict", text=str, style=lambda verdict: VERDICT_STYLES.get(verdict, ""))]
+
+
+def sentence(trial: Trial) -> str:
+    """Return the verdict with its reason and the improvement."""
+    judgement = trial.judgement
+    text = f"{judgement.verdict}: {judgement.reason}"
+    if judgement.improvement is None:
+        return text
+    by = judgement.improvement
+    numbers = f"{measured(by.estimate)} ({measured(by.low)} to {measured(by.high)})"
+    return f"{text}; improvement {numbers}, {percent(by.level)}, paired over {by.n} seeds"
+
+
+def marked(content: Mapping[str, Any], found: Verification | None) -> dict[str, Any]:
+    """Return the content of diagnosis.json with what was found, and with each finding the verdict on its repair."""
+    entries = as_dict(found)
+    verdicts = {tuple(entry["prescription"]): entry for entry in entries["verified"]}
+    findings = []
+    for finding in content["findings"]:
+        entry = verdicts.get(tuple(finding["prescription"])) if finding["prescription"] else None
+        if entry is not None:
+            short = ("verdict", "sentence", "quantity", "improvement", "before", "after")
+            finding = {**finding, "verified": {name: entry[name] for name in short}}
+        findings.append(finding)
+    return {**content, "findings": findings, **entries}
