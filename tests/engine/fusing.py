@@ -23,7 +23,7 @@ from optexp.fuse import fuse
 
 Variants = Sequence[Sequence[str]]
 
-GRADIENTS = ("optim/grad_norm", "optim/update_ratio", "optim/clipped")
+GRADIENTS = ("optim/grad_norm", "optim/update_ratio", "optim/clip")
 
 
 @dataclass
