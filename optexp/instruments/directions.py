@@ -20,9 +20,11 @@ from optexp.instruments.successive import Snapshot, column, couples_decay
 _SECOND_MOMENTS = {"Adam": "exp_avg_sq", "AdamW": "exp_avg_sq", "RMSprop": "square_avg", "Adagrad": "sum"}
 
 
-def measured(rule: Rule, settings: Sequence[Sequence[Settings]], step: Snapshot) -> dict[str, Tensor]:
+def measured(rule: Rule, settings: Sequence[Sequence[Settings]], step: Snapshot, weights: Tensor) -> dict[str, Tensor]:
     """Return `directions`, the norm of each group's direction [R, G], and `eps_share` [R]: the fraction of elements
     whose second moment has a root below eps. Empty for rules, or settings of them, that are not known here.
+
+    `weights` [R, n] are those before the step, zero where it has no gradient.
     """
     if rule.kind is None:
         return {}
@@ -32,15 +34,16 @@ def measured(rule: Rule, settings: Sequence[Sequence[Settings]], step: Snapshot)
         gradient = step.gradient[:, first:last]
         if step.decay is not None:
             gradient = gradient + step.decay[:, first:last]
-        group = _Group(rule, index, [member[index] for member in settings], gradient, step.weights[:, first:last])
+        group = _Group(rule, index, [member[index] for member in settings], gradient, weights[:, first:last])
         direction = _DIRECTIONS[rule.kind](group)
         if direction is None:
             return {}
         norms.append(torch.linalg.vector_norm(direction, dim=1))
         if rule.kind in _SECOND_MOMENTS:
-            root = group.root
-            below.append((root < group.setting("eps")).sum(1))
-            count += root.shape[1]
+            roots = group.root.split(rule.sizes[start:end], dim=1)
+            present = [root for place, root in enumerate(roots, start) if place not in rule.absent]
+            below += [(root < group.setting("eps")).sum(1) for root in present]
+            count += sum(root.shape[1] for root in present)
     found = {"directions": torch.stack(norms, dim=1)}
     return found | ({"eps_share": torch.stack(below).sum(0) / count} if below else {})
 
@@ -85,12 +88,13 @@ class _Group:
 
     def correction(self, place: int) -> Tensor:
         """Return 1 − beta^t, in double precision: for t of one and beta of 0.999 single loses three digits."""
-        steps = self.rule.steps(self.index)
+        steps, betas = self.rule.steps(self.index), self._values("betas", place)
         assert steps is not None
-        exact = steps.float() if self.gradient.device.type == "mps" else steps
-        betas = self._values("betas", place)
-        beta = betas[0] if len(set(betas)) == 1 else column(betas, exact)
-        return (1 - beta**exact).to(self.gradient)
+        if isinstance(steps, Tensor):
+            exact = steps.float() if self.gradient.device.type == "mps" else steps.double()
+            beta = betas[0] if len(set(betas)) == 1 else column(betas, exact)
+            return (1 - beta**exact).to(self.gradient)
+        return column([1 - beta**steps for beta in betas], self.gradient)
 
     @cached_property
     def root(self) -> Tensor:
@@ -131,7 +135,7 @@ def _adagrad(group: _Group) -> Tensor | None:
     steps = group.rule.steps(group.index)
     if steps is None:
         return None
-    slowed = 1 + (steps.to(group.gradient) - 1) * group.setting("lr_decay", default=0.0)
+    slowed = 1 + (steps - 1) * group.setting("lr_decay", default=0.0)
     return group.gradient / (group.root + group.setting("eps")) / slowed
 
 

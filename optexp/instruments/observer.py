@@ -57,7 +57,9 @@ class Observer:
             return
         self.rule.refresh()
         parameters = self.rule.parameters
-        pairs = zip(parameters, self.rule.gradients(), strict=True)
+        given = self.rule.gradients()
+        self.rule.absent = frozenset(place for place, gradient in enumerate(given) if gradient is None)
+        pairs = zip(parameters, given, strict=True)
         gradients = [torch.zeros_like(own) if gradient is None else gradient for own, gradient in pairs]
         scale = None
         if coefficient is not None:
@@ -85,15 +87,15 @@ class Observer:
             if before.coefficient is not None:
                 found["coefficient"] = before.coefficient
         if before.gradient is not None:
-            settings = rule.settings()
-            decay = coupled_decay(rule, settings, before.weights)
+            settings, changed = rule.settings(), rule.without_absent(before.weights)
+            decay = coupled_decay(rule, settings, changed)
             rates = [float(member[0]["lr"]) for member in settings]
-            now = Snapshot(before.gradient, decay, update, before.weights, before.coefficient, rates)
+            now = Snapshot(before.gradient, decay, update, before.coefficient, rates)
             if look.probe:
                 if self._last is not None:
                     found |= compared(rule, self._last, now)
                     self._last_lr = self._last.learning_rates
-                found |= directions.measured(rule, settings, now)
+                found |= directions.measured(rule, settings, now, changed)
             self._last = now if look.remember else None
         return found
 
@@ -109,7 +111,8 @@ class Observer:
     def load_state(self, members: Mapping[int, Tree]) -> None:
         """Take what `state` returned, for every member by its number."""
         remembering = [tree for _, tree in sorted(members.items()) if tree]
-        self._last = Snapshot.of(remembering) if len(remembering) == len(members) else None
+        complete = len(remembering) == len(members)
+        self._last = Snapshot.of(remembering).to(self.rule.parameters[0].device) if complete else None
 
     def reading(self) -> Callable[[Numbers, int], Row]:
         """Return what makes a member's row of the step's numbers, on the host and maybe later.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -46,6 +46,7 @@ class Rule:
         self.layers: dict[int, str] = {}
         self.order: dict[int, int] = {}
         self.units: list[int] = []
+        self.absent: frozenset[int] = frozenset()  # places of the parameters that this step has no gradient for
 
     def _describe(self, own: Sequence[Tensor], model: nn.Module, axes: int) -> None:
         """Note sizes and names of the parameters `own` of the model; `axes` come before those of one run."""
@@ -70,6 +71,20 @@ class Rule:
         """Take the parameters as they are now: members may have been dropped, tensors replaced."""
         raise NotImplementedError
 
+    def without_absent(self, matrix: Tensor) -> Tensor:
+        """Return [R, n] with zeros for the parameters that this step has no gradient for, and so does not change."""
+        if not self.absent:
+            return matrix
+        parts = list(matrix.split(self.sizes, dim=1))
+        for place in self.absent:
+            parts[place] = torch.zeros_like(parts[place])
+        return torch.cat(parts, dim=1)
+
+    def first_present(self, group: int) -> int | None:
+        """Return the place of the first parameter of a group that has a gradient."""
+        start, end = self.bounds[group]
+        return next((place for place in range(start, end) if place not in self.absent), None)
+
     def gradients(self) -> list[Tensor | None]:
         """Return the gradients as the rule is given them."""
         raise NotImplementedError
@@ -87,10 +102,12 @@ class Rule:
         raise NotImplementedError
 
     def slot(self, group: int, name: str) -> list[Tensor] | None:
-        """Return an entry of the state of each parameter of a group; None when any has none."""
+        """Return an entry of the state of each parameter of a group, zeros for those without a gradient; None when any
+        other has none.
+        """
         raise NotImplementedError
 
-    def steps(self, group: int) -> Tensor | None:
+    def steps(self, group: int) -> Tensor | float | None:
         """Return how many updates the group has had, the present one included; None when the state does not tell."""
         raise NotImplementedError
 
@@ -132,17 +149,24 @@ class SingleRule(Rule):
 
     def slot(self, group: int, name: str) -> list[Tensor] | None:
         start, end = self.bounds[group]
-        found = [self._optimizer.state.get(parameter, {}).get(name) for parameter in self._own[start:end]]
-        if any(not isinstance(value, Tensor) for value in found):
-            return None
-        return [value for value in found if value is not None]
+        found: list[Tensor] = []
+        for place, parameter in enumerate(self._own[start:end], start):
+            value = self._optimizer.state.get(parameter, {}).get(name)
+            if not isinstance(value, Tensor):
+                if place not in self.absent:
+                    return None
+                value = torch.zeros_like(parameter)
+            found.append(value)
+        return found
 
-    def steps(self, group: int) -> Tensor | None:
-        start = self.bounds[group][0]
-        step = self._optimizer.state.get(self._own[start], {}).get("step")
+    def steps(self, group: int) -> Tensor | float | None:
+        first = self.first_present(group)
+        step = None if first is None else self._optimizer.state.get(self._own[first], {}).get("step")
         if step is None:
             step = self._optimizer.param_groups[group].get("step")
-        return None if step is None else torch.as_tensor(step, dtype=torch.float64).reshape(1)
+        if not isinstance(step, Tensor):
+            return None if step is None else float(step)
+        return step.item() if step.device.type == "cpu" else step.reshape(1)  # on a device nothing waits for it
 
 
 class StackedRule(Rule):
@@ -176,9 +200,18 @@ class StackedRule(Rule):
         return [[dict(group) for group in member] for member in self._optimizer.settings]
 
     def slot(self, group: int, name: str) -> list[Tensor] | None:
-        slots: list[Mapping[str, Tensor]] = [self._optimizer.slots[own] for own in self._optimizer.groups[group]]
-        return [slot[name] for slot in slots] if all(name in slot for slot in slots) else None
+        found: list[Tensor] = []
+        for place in range(*self.bounds[group]):
+            value = self._optimizer.slots[self._names[place]].get(name)
+            if value is None:
+                if place not in self.absent:
+                    return None
+                value = torch.zeros_like(self.parameters[place])
+            found.append(value)
+        return found
 
-    def steps(self, group: int) -> Tensor | None:
-        count = self._optimizer.counts[self._optimizer.groups[group][0]]
-        return torch.tensor([count + 1.0], dtype=torch.float64)  # the present update is not counted yet
+    def steps(self, group: int) -> Tensor | float | None:
+        first = self.first_present(group)
+        if first is None:
+            return None
+        return self._optimizer.counts[self._names[first]] + 1.0  # the present update is not counted yet

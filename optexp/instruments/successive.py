@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,14 @@ import torch
 from torch import Tensor
 
 from optexp.instruments.rules import Rule, Settings
+from optexp.transfers import to_device
 
 LARGEST_RESIDUAL = 0.1
 """A fit of the effective rate that leaves more of the update unexplained is no measurement."""
+
+
+LARGEST_RESIDUAL_OF_UNKNOWN = 0.01
+"""The same for rules that may not be linear in the gradient, whose steps may look so by chance."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,6 @@ class Snapshot:
     gradient: Tensor
     decay: Tensor | None  # weight_decay · w, where the rule adds it to the gradient
     update: Tensor
-    weights: Tensor  # before the step
     coefficient: Tensor | None  # of clipping, [R] or [1]
     learning_rates: list[float]  # of the members' first group
 
@@ -58,13 +62,16 @@ class Snapshot:
                 return None
             return torch.stack([member.get(name, without(member["gradient"])) for member in members])
 
-        gradient, update, weights = (
-            torch.stack([m[name] for m in members]) for name in ("gradient", "update", "weights")
-        )
+        gradient, update = (torch.stack([member[name] for member in members]) for name in ("gradient", "update"))
         rates = [float(member["learning_rate"]) for member in members]
         decay = stacked("decay", torch.zeros_like)
         coefficient = stacked("coefficient", lambda gradient: gradient.new_ones(()))
-        return cls(gradient, decay, update, weights, coefficient, rates)
+        return cls(gradient, decay, update, coefficient, rates)
+
+    def to(self, device: torch.device) -> Snapshot:
+        """Return it on a device."""
+        tensors: dict[str, Any] = {n: value.to(device) for n, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
 
     def select(self, rows: Sequence[int]) -> Snapshot:
         kept = torch.tensor(rows, device=self.gradient.device)
@@ -72,7 +79,6 @@ class Snapshot:
             self.gradient[kept],
             None if self.decay is None else self.decay[kept],
             self.update[kept],
-            self.weights[kept],
             self.coefficient if self.coefficient is None or len(self.coefficient) == 1 else self.coefficient[kept],
             [self.learning_rates[row] for row in rows],
         )
@@ -80,7 +86,7 @@ class Snapshot:
 
 def column(values: Sequence[float], like: Tensor) -> Tensor:
     """Return numbers of R members as [R, 1]."""
-    return torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(1)
+    return to_device(lambda: torch.tensor(values, dtype=like.dtype), like.device).unsqueeze(1)
 
 
 def couples_decay(kind: str | None, settings: Settings) -> bool:
@@ -91,7 +97,10 @@ def couples_decay(kind: str | None, settings: Settings) -> bool:
 
 
 def coupled_decay(rule: Rule, settings: Sequence[Sequence[Settings]], weights: Tensor) -> Tensor | None:
-    """Return what weight decay adds to the gradient, [R, n]; None where it adds nothing."""
+    """Return what weight decay adds to the gradient, [R, n]; None where it adds nothing.
+
+    `weights` are zero where the step has no gradient.
+    """
     if not any(couples_decay(rule.kind, group) for member in settings for group in member):
         return None
     parts = weights.split([sum(rule.sizes[start:end]) for start, end in rule.bounds], dim=1)
@@ -116,18 +125,18 @@ def compared(rule: Rule, first: Snapshot, second: Snapshot) -> dict[str, Tensor]
     balance = signs.sum(1)
     moving = signs.abs_().sum(1)
     stacked = torch.stack(vectors, dim=1)
-    found = {"gram": stacked @ stacked.mT, "sign_changes": (moving - balance) / (2 * moving).clamp(min=1)}
+    found = {"gram": stacked @ stacked.mT, "sign_changes": (moving - balance) / (2 * moving)}
     if first.coefficient is not None:
         found["coefficient_before"] = first.coefficient
-    if rule.units:
-        found["dead_units"] = _dead_units(rule, first, second)
+    if units := [place for place in rule.units if place not in rule.absent]:
+        found["dead_units"] = _dead_units(rule, units, first, second)
     return found
 
 
-def _dead_units(rule: Rule, first: Snapshot, second: Snapshot) -> Tensor:
-    """Return the fraction of units, rows of matrices and kernels, whose gradient was exactly zero in both steps."""
+def _dead_units(rule: Rule, places: Sequence[int], first: Snapshot, second: Snapshot) -> Tensor:
+    """Return the fraction of units, rows of these matrices and kernels, whose gradient was zero in both steps."""
     parts = first.gradient.abs().add_(second.gradient.abs()).split(rule.sizes, dim=1)
-    largest = [parts[place].unflatten(1, (rule.rows[place], -1)).amax(-1) for place in rule.units]
+    largest = [parts[place].unflatten(1, (rule.rows[place], -1)).amax(-1) for place in places]
     return (torch.cat(largest, dim=1) == 0).float().mean(1)
 
 
@@ -150,9 +159,10 @@ def quantities(
     if "dead_units" in numbers:
         row["probe/dead_units"] = numbers["dead_units"]
     lr, sign = float(settings[0]["lr"]), -1.0 if settings[0].get("maximize") else 1.0
-    if rule.kind in ("SGD", None):
+    linear = rule.kind == "SGD"
+    if linear or (rule.kind is None and "momentum" in settings[0]):
         rate, residual = effective_rate(gram, lr / lr_before if lr_before else 1.0)
-        if residual < LARGEST_RESIDUAL:
+        if residual < (LARGEST_RESIDUAL if linear else LARGEST_RESIDUAL_OF_UNKNOWN):
             row |= {"probe/effective_lr": sign * rate, "probe/fit_residual": residual}
     return row
 
@@ -162,8 +172,8 @@ def effective_rate(gram: np.ndarray, lr_growth: float = 1.0) -> tuple[float, flo
 
     s_p = a s_{p−1} − c1 d_p − c0 d_{p−1} holds exactly for SGD: a = μ, c1 = lr (1 − τ), c0 = 0; with Nesterov
     a = μ, c1 = lr (1 + μ), c0 = −lr μ. The gain for a constant gradient is (c1 + c0) / (1 − a). `gram` is that of
-    `compared`; `lr_growth` is lr_p / lr_{p−1}. Vectors that are nearly parallel leave the fit open: of the solutions
-    the smallest is taken, which is that without momentum.
+    `compared`; `lr_growth` is lr_p / lr_{p−1}. Parallel vectors leave open how much of the step is momentum, as after
+    the very first update: the answer is then nan, with an infinite residual, unless there is no momentum at all.
     """
     size = len(gram)
     mixing = np.zeros((4, size))  # s1, s2, d1, d2 as combinations of the vectors
@@ -177,7 +187,9 @@ def effective_rate(gram: np.ndarray, lr_growth: float = 1.0) -> tuple[float, flo
         return math.nan, math.inf
     products = products / np.outer(lengths, lengths)
     known = [0, 3, 2]  # s1, d2, d1
-    solution = np.linalg.lstsq(products[np.ix_(known, known)], products[known, 1], rcond=1e-6)[0]
+    solution, _, rank, _ = np.linalg.lstsq(products[np.ix_(known, known)], products[known, 1], rcond=1e-6)
+    if rank < len(known) and abs(solution[0]) > 1e-3:
+        return math.nan, math.inf
     explained = solution @ products[known, 1]
     a, c1, c0 = solution * lengths[1] / lengths[known] * np.array([1, -1, -1])
     residual = math.sqrt(max(0.0, 1 - explained))

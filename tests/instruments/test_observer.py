@@ -137,10 +137,39 @@ def test_an_optimizer_that_ignores_dampening_is_found_by_its_steps() -> None:
     assert buggy["probe/effective_lr"] == pytest.approx(0.1, rel=1e-6)
 
 
+class Unused(nn.Sequential):
+    """The network with a layer that no input reaches: its parameters never get a gradient."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3), nn.Linear(50, 50))
+        self.double()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self[2](self[1](self[0](inputs)))
+
+
+@pytest.mark.parametrize(("kind", "settings"), KNOWN)
+def test_what_has_no_gradient_is_no_part_of_the_step(kind: Any, settings: dict[str, Any]) -> None:
+    row, used = (Trained(of(kind, settings), model=model).rows[-1] for model in (Unused(), network()))
+    assert abs(row["ledger/group0/unexplained"]) < 4e-6
+    for tag in ("probe/eps_share", "probe/dead_units", "probe/effective_lr", "probe/signal", "probe/alpha"):
+        assert row.get(tag, 0.0) == pytest.approx(used.get(tag, 0.0), rel=1e-6), tag
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_first_update_does_not_tell_how_much_of_it_is_momentum(nesterov: bool) -> None:
+    row = Trained(of(SGD, {"lr": 0.01, "momentum": 0.9, "nesterov": nesterov}), steps=2).rows[-1]
+    assert "probe/effective_lr" not in row
+    plain = Trained(of(SGD, {"lr": 0.01}), steps=2).rows[-1]
+    assert plain["probe/effective_lr"] == pytest.approx(0.01, rel=1e-6)
+
+
 def test_an_unknown_rule_has_no_account_of_its_own() -> None:
     row = Trained(of(Adadelta, {"lr": 1.0})).rows[-1]
     assert "ledger/group0/unexplained" not in row
     assert math.isfinite(row["ledger/group0/direction"])
+    assert "probe/effective_lr" not in row
 
 
 @pytest.mark.parametrize("clip", [None, 0.05])
