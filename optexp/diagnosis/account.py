@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from optexp.diagnosis.curves import Curve
-from optexp.diagnosis.measures import Measures
+from optexp.diagnosis.measures import WHOLE_STEP, Measures
 
 GOOD_UPDATE, GOOD_ADAPTIVE_UPDATE = 10**-2.25, 10**-1.6
 """Update ratio ‖Δw‖/‖w‖ per step at the best learning rates from random weights; adaptive rules begin with larger ones.
@@ -73,7 +73,7 @@ def account(measures: Measures) -> Account | None:
     if path is None or measures.steps == 0:
         return None
     planned = max(measures.total, measures.steps)
-    least = max(LEAST_PATH, LEAST_UPDATE * planned)
+    least = max(min(LEAST_PATH, WHOLE_STEP * planned), LEAST_UPDATE * planned)
     needed = least * good_update(measures) / LEAST_UPDATE
     parts = {
         "dampening": dampening(measures),

@@ -12,6 +12,17 @@ from optexp.records.numbers import measured, setting
 NOTHING_LEARNED = 0.97
 """Validation loss over the baseline above which nothing was learned about the inputs."""
 
+ENOUGH_SEEN = 1000
+"""Samples that a run must have seen before it tells anything about the data: as many as it takes on small problems
+until a gradient's signal outweighs its noise (McCandlish et al., "An Empirical Model of Large-Batch Training", 2018).
+"""
+
+
+def seen(case: Case) -> float:
+    """Return how many samples the run has seen, in decades above `ENOUGH_SEEN`; infinite where that is not known."""
+    batch = case.history.batch_size
+    return math.log10(max(batch * case.measures.steps, 1) / ENOUGH_SEEN) if batch else math.inf
+
 
 def overfitting(case: Case) -> Candidate | None:
     """The training loss fell, the validation loss did not follow."""
@@ -26,9 +37,11 @@ def overfitting(case: Case) -> Candidate | None:
     if sizes[0] and sizes[1]:
         evidence.append(f"{sizes[1]:,} parameters learn from {sizes[0]:,} samples")
     never = found.best >= NOTHING_LEARNED * (case.measures.reference or math.inf)
-    decay = case.measures.number("weight_decay")
-    words = (f"optimizer.weight_decay={setting(nice(max(10 * decay, 1e-2)))}", "engine.early_stopping_patience=3")
-    return Candidate("overfitting", found.excess + 0.5 - 2 * never, tuple(evidence), words)
+    words = ["engine.early_stopping_patience=3"]
+    if case.measures.setting("weight_decay") is not None:  # not every optimizer takes one
+        decay = nice(max(10 * case.measures.number("weight_decay"), 1e-2))
+        words.insert(0, f"optimizer.weight_decay={setting(decay)}")
+    return Candidate("overfitting", found.excess + 0.5 - 2 * never, tuple(evidence), tuple(words))
 
 
 def no_signal_in_data(case: Case) -> Candidate | None:
@@ -42,7 +55,7 @@ def no_signal_in_data(case: Case) -> Candidate | None:
         f"the best val/loss, {measured(low[1])}, is {percent(best)} of what predicting without the inputs gives "
         f"({measured(reference)})"
     ]
-    score = min(20 * (best - NOTHING_LEARNED), 1.0)
+    score = min(20 * (best - NOTHING_LEARNED), 2 * seen(case), 1.0)
     if account is not None:
         score = min(score, 0.7 - account.lacking)
         evidence.append(
@@ -69,7 +82,9 @@ def noise_dominated_batch(case: Case) -> Candidate | None:
     size = 2 ** round(math.log2(min(max(ratio, 8.0), 32.0) * batch))
     # The ratio is rough, being made of a few probes, and 10 is common where all is well: a small batch must join it.
     score = min(math.log10(max(ratio, 1e-9) / 3), 0.6) - 0.7 * math.log10((measures.batch or batch) / 4)
-    score = min(score, 4 * (0.45 - abs(measures.weight_growth or 0.0)), 20 * (0.98 - (measures.share(best[1]) or 0.0)))
+    score = min(score, 4 * (0.45 - abs(measures.weight_growth or 0.0)))
+    if seen(case) > 0:  # with something learned, for where nothing is the data may be at fault
+        score = min(score, 20 * (0.98 - (measures.share(best[1]) or 0.0)))
     if case.account is not None:
         score = min(score, 3 * (0.6 - case.account.lacking))
     return Candidate("noise-dominated-batch", score, evidence, (f"dataset.batch_size={size}",))

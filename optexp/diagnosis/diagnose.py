@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from optexp.diagnosis import adaptive, data, decay, network, step_size, timing
 from optexp.diagnosis.account import account
-from optexp.diagnosis.calibration import confidence
+from optexp.diagnosis.calibration import LIKELY, confidence
 from optexp.diagnosis.candidates import Candidate, Case
 from optexp.diagnosis.explaining import ranked
 from optexp.diagnosis.findings import Diagnosis, Finding
 from optexp.diagnosis.history import History
 from optexp.diagnosis.measures import Measures
-from optexp.diagnosis.outcome import outcome, trained
-
-LIKELY = 0.5
-"""Confidence from which a cause is reported."""
+from optexp.diagnosis.outcome import Outcome, outcome
 
 JUDGES: tuple[Callable[[Case], Candidate | None], ...] = (
     step_size.step_too_small,
@@ -45,22 +43,27 @@ def diagnose(history: History) -> Diagnosis:
     """Return what happened in a run and why; pure: the same history gives the same diagnosis."""
     measures = Measures(history)
     ended = outcome(measures)
-    case = Case(history, measures, ended, account(measures))
+    findings = (
+        Finding(each.cause, confidence(each.score), each.evidence, each.prescription, each.decades)
+        for each in weighed(measures, ended)
+    )
+    likely = tuple(finding for finding in findings if finding.confidence >= LIKELY)
+    if not likely and ended.doubt > 0 and ended.otherwise is not None:
+        ended = ended.otherwise
+    return Diagnosis(ended.name, ended.summary, likely, _unknown(measures))
+
+
+def scores(history: History) -> list[tuple[str, float]]:
+    """Return every cause that could be judged, with the score that its confidence is made of, the likeliest first."""
+    measures = Measures(history)
+    return [(each.cause, each.score) for each in weighed(measures, outcome(measures))]
+
+
+def weighed(measures: Measures, ended: Outcome) -> list[Candidate]:
+    """Return every cause that could be judged, the likeliest first; a score is what outweighs the outcome's doubt."""
+    case = Case(measures.history, measures, ended, account(measures))
     candidates = [candidate for judge in JUDGES if (candidate := judge(case)) is not None]
-    findings = [
-        Finding(
-            each.cause,
-            confidence(each.cause, each.score - ended.doubt),
-            each.evidence,
-            each.prescription,
-            each.decades,
-        )
-        for each in ranked(candidates)
-    ]
-    likely = sorted((f for f in findings if f.confidence >= LIKELY), key=lambda finding: -finding.confidence)
-    if not likely and ended.doubt > 0:
-        ended = trained(measures)
-    return Diagnosis(ended.name, ended.summary, tuple(likely), _unknown(measures))
+    return [replace(each, score=each.score - ended.doubt) for each in ranked(candidates, ended.doubt)]
 
 
 def _unknown(measures: Measures) -> tuple[str, ...]:

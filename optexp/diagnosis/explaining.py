@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from optexp.diagnosis.calibration import LIKELY, confidence
 from optexp.diagnosis.candidates import Candidate
 
 SYMPTOMS_OF_SIZE = ("step-too-small", "step-too-large", "dampened-momentum", "clipping-dominates")
@@ -36,9 +37,12 @@ EXPLAINED = -0.1
 """Score that a cause has at most where another explains its symptoms: it is not reported."""
 
 
-def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates, best first; those that a likely one explains behind all likely ones."""
-    likely = [each for each in candidates if each.score > 0]
+def ranked(candidates: Sequence[Candidate], doubt: float = 0.0) -> list[Candidate]:
+    """Return the candidates, best first; those that a likely one explains behind all likely ones.
+
+    Likely is what would be reported: a cause that is not explains nothing.
+    """
+    likely = [each for each in candidates if confidence(each.score - doubt) >= LIKELY]
     explained: set[str] = set()
     for cause, symptoms in EXPLAINS.items():
         if cause not in explained and any(each.cause == cause for each in likely):

@@ -70,6 +70,12 @@ class Measures:
         parts = (self.train.between(self.steps * i / 10, self.steps * (i + 1) / 10).mean() for i in range(10))
         return [part for part in parts if part is not None]
 
+    @cached_property
+    def tenth_rows(self) -> list[tuple[float, ...]]:
+        """The training losses of each tenth of the run that has rows."""
+        parts = (self.train.between(self.steps * i / 10, self.steps * (i + 1) / 10).values for i in range(10))
+        return [part for part in parts if part]
+
     def share(self, loss: float | None) -> float | None:
         """Return a loss as a share of the reference: 1 is nothing learned, 0 all there is to learn (see TEXT_FLOOR)."""
         if loss is None or not self.reference or self.reference <= 0:

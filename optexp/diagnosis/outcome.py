@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean, variance
 
 from optexp.diagnosis.measures import Measures
 from optexp.records.numbers import measured
@@ -11,7 +13,7 @@ from optexp.records.numbers import measured
 OUTCOMES = {
     "trained": "the loss came down and stayed there",
     "slow": "the loss is still falling, far from where it could be",
-    "stalled": "the loss does not fall any more, far from where it could be",
+    "stalled": "the loss does not fall any more, or hardly, far from where it could be",
     "diverged": "the loss grew beyond its start, or to no number at all",
     "unstable": "the loss jumps about, and is higher than it has been",
     "overfit": "the training loss fell, the validation loss rose or stayed far above it",
@@ -25,17 +27,27 @@ Between them nobody can tell without knowing what is possible on these data: suc
 is found that explains why it has not come further.
 """
 
+ENOUGH_STEPS = 40
+"""Steps below which a run that has not learned need have no fault. It is the least way that weights must travel
+(`account.LEAST_PATH`) in the largest steps that count (`measures.WHOLE_STEP`)."""
+
+SWING = 0.2
+"""Mean change of the validation loss from one evaluation to the next, in decades, that tells an unstable run: 1.6 times
+more or less each time. Where all is well it is below 0.1, at a constant rate too."""
+
 
 @dataclass(frozen=True)
 class Outcome:
     """One of `OUTCOMES`, and the numbers that say so in one sentence.
 
-    `doubt` is what a cause must outweigh, in the units of its score, before the run counts as failed.
+    `doubt` is what a cause must outweigh, in the units of its score, before the run counts as failed; where none does,
+    it ended as `otherwise` says.
     """
 
     name: str
     summary: str
     doubt: float = 0.0
+    otherwise: Outcome | None = None
 
     @property
     def failed(self) -> bool:
@@ -63,7 +75,8 @@ def _course(measures: Measures) -> str:
     """Return the way of the losses in numbers."""
     train, val, parts = measures.train, measures.val, []
     if train.first is not None:
-        parts.append(f"train/loss {measured(train.first)} → {measured(measures.loss_end)} in {measures.steps:,} steps")
+        steps = f"{measures.steps:,} step{'' if measures.steps == 1 else 's'}"
+        parts.append(f"train/loss {measured(train.first)} → {measured(measures.loss_end)} in {steps}")
     if val.last is not None:
         parts.append(f"val/loss {measured(val.last)}")
     accuracy = measures.curve("val/accuracy").last
@@ -104,16 +117,18 @@ def _overfit(measures: Measures) -> Outcome | None:
     found = generalization(measures)
     if found is None or found.excess < 0:
         return None
-    return Outcome(
-        "overfit",
-        f"The validation loss is {measured(found.last)}, the training loss {measured(found.train)}; its best was "
-        f"{measured(found.best)} at step {found.best_step:,}.",
-    )
+    losses = f"The validation loss is {measured(found.last)}, the training loss {measured(found.train)}"
+    if found.last == found.best:
+        return Outcome("overfit", f"{losses}: far apart, though the former was never lower.")
+    return Outcome("overfit", f"{losses}; the best was {measured(found.best)} at step {found.best_step:,}.")
 
 
 @dataclass(frozen=True)
 class Generalization:
-    """Validation against training. `rise` and `gap` are shares of the reference loss."""
+    """Validation against training. `rise` and `gap` are shares of the reference loss.
+
+    `rising` tells whether the validation loss has risen since its best beyond its scatter.
+    """
 
     best: float
     best_step: int
@@ -121,13 +136,15 @@ class Generalization:
     train: float
     rise: float
     gap: float
+    rising: bool
 
     @property
     def excess(self) -> float:
         """Positive where it is overfitting: a large rise, a large gap, or a fair amount of both; in decades."""
         rise, gap = math.log10(max(self.rise, 1e-9) / 0.1), math.log10(max(self.gap, 1e-9) / 0.25)
-        both = min(gap + math.log10(0.25 / 0.15), 3 * math.log10(max(self.last / self.best, 1.0) / 1.15))
-        return max(rise, gap, both)
+        wide = gap + math.log10(0.25 / 0.15)
+        both = min(wide, 3 * math.log10(max(self.last / self.best, 1.0) / 1.15))
+        return max(rise, gap, wide if self.rising else both)
 
 
 def generalization(measures: Measures) -> Generalization | None:
@@ -147,28 +164,50 @@ def generalization(measures: Measures) -> Generalization | None:
     rise, gap = (last - best) / reference, (last - train) / reference
     if not (fell_on or train < 0.1 * reference) or train > min(0.6 * last, FAR * reference):
         return None
-    return Generalization(best, int(best_step), last, train, rise, gap)
+    since = val.between(best_step, measures.steps).trend()
+    rising = since is not None and since.significance > 3
+    return Generalization(best, int(best_step), last, train, rise, gap, rising)
 
 
 def jumps(measures: Measures) -> float | None:
     """Return how far the loss at the end is above its lowest, in decades: the larger of training and validation.
 
-    The end is the last tenth of the run for training, the median of the last three values for validation; the lowest is
-    that of the time before. None for short curves. Two hundredths of the reference are added to both, since nobody
-    minds jumps from nothing to almost nothing.
+    The end is the last tenth of the run for training, less two standard errors of its distance from the lowest tenth
+    (batches differ); for validation it is the median of the last three values. The lowest is that of the time before.
+    None for short curves. Two hundredths of the reference are added to both, since nobody minds jumps from nothing to
+    almost nothing.
     """
     found = []
     floor = 0.02 * (measures.reference or 0.0)
-    for values, last in ((measures.tenths, 1), (measures.val.values, 3)):
-        if len(values) >= 5:
-            end = sorted(values[-last:])[last // 2]
-            found.append(math.log10((end + floor) / (min(values[:-last]) + floor)))
+    parts = measures.tenth_rows
+    if len(parts) >= 5:
+        low = min(parts[:-1], key=fmean)
+        chance = 2 * math.sqrt(sum(variance(part) / len(part) for part in (low, parts[-1]) if len(part) > 1))
+        found.append(math.log10((max(fmean(parts[-1]) - chance, 0.0) + floor) / (fmean(low) + floor)))
+    if len(measures.val) >= 5:
+        values = measures.val.values
+        found.append(math.log10((sorted(values[-3:])[1] + floor) / (min(values[:-3]) + floor)))
     return max(0.0, *found) if found else None
 
 
+def swing(measures: Measures) -> float | None:
+    """Return the mean change of the validation loss between evaluations of the second half, in decades; up counts too.
+
+    None for fewer than six evaluations. Two hundredths of the reference are added, as in `jumps`.
+    """
+    late, floor = measures.val.between(measures.steps / 2, measures.steps).values, 0.02 * (measures.reference or 0.0)
+    if len(measures.val) < 6 or len(late) < 3:
+        return None
+    return fmean(abs(math.log10((after + floor) / (before + floor))) for before, after in pairwise(late))
+
+
 def _unstable(measures: Measures) -> Outcome | None:
-    level, restless = measures.level, jumps(measures)
-    if level is None or restless is None or not LEARNED < (measures.distance or 0) < 0.9 or restless < 0.12:
+    """The loss is clearly above its lowest, or validation swings between having learned and not."""
+    level, restless, swings = measures.level, jumps(measures), swing(measures)
+    late = measures.share(max(measures.val.between(measures.steps / 2, measures.steps).values, default=None))
+    swinging = swings is not None and late is not None and swings > SWING and late > LEARNED
+    jumping = restless is not None and restless >= 0.12 and (measures.distance or 0) > LEARNED
+    if level is None or not (swinging or jumping) or not (measures.distance or 0) < 0.9:
         return None
     low = measures.val.lowest() or measures.train.lowest()
     assert low is not None
@@ -183,13 +222,18 @@ def _unfinished(measures: Measures) -> Outcome | None:
     distance, late = measures.distance, measures.late_trend
     if distance is None or distance <= LEARNED:
         return None
-    doubt = 0.5 * max(0.0, math.log10(FAR / distance))
+    doubt, otherwise = 0.5 * max(0.0, math.log10(FAR / distance)), trained(measures)
+    if measures.steps < ENOUGH_STEPS:
+        doubt += math.log10(ENOUGH_STEPS / max(measures.steps, 1))
+        otherwise = Outcome("unknown", f"Too short to judge: {_course(measures)}.")
     where = f"{_course(measures)}{_against(measures)}."
     if late is not None and late.significance < -3 and expected_fall(measures) > 0.05:
-        return Outcome("slow", f"The loss was still falling: {where}", doubt)
+        return Outcome("slow", f"The loss was still falling: {where}", doubt, otherwise)
+    if (measures.level or 0) > 0.9:
+        return Outcome("stalled", f"The loss hardly moved: {where}", doubt, otherwise)
     if distance > 0.9:
-        return Outcome("stalled", f"The loss hardly moved: {where}", doubt)
-    return Outcome("stalled", f"The loss does not fall any more: {where}", doubt)
+        return Outcome("stalled", f"The validation loss shows nothing learned: {where}", doubt, otherwise)
+    return Outcome("stalled", f"The loss hardly falls any more: {where}", doubt, otherwise)
 
 
 def expected_fall(measures: Measures) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from optexp.diagnosis.account import Account
 from optexp.diagnosis.candidates import Case
 from optexp.diagnosis.values import nice
@@ -88,16 +90,27 @@ def ended_early(case: Case, share: float = 0.35) -> bool:
 def until_the_end(case: Case) -> tuple[str, ...]:
     """Return the words that let the present schedule come down at the end of the run, and neither before nor after.
 
-    A schedule is replaced only where it has no setting for that: a new one would not take what an experiment sets.
+    Its own settings are changed: another schedule would not take those that an experiment makes. Only a constant rate,
+    and a schedule that is not optexp's, are replaced.
     """
     name = case.history.schedule.name if case.history.schedule else ""
-    ticks = _ticks(case)
+    ticks, config = _ticks(case), case.history.config
     lengths = {"Cosine": "T_max", "Linear": "total_iters", "Polynomial": "total_iters", "OneCycle": "total_steps"}
     if name in lengths:
         words = [f"schedule.{lengths[name]}=null"]
-        return (*words, "schedule.eta_min=0") if case.history.config.get("schedule.eta_min") else tuple(words)
+        return (*words, "schedule.eta_min=0") if config.get("schedule.eta_min") else tuple(words)
     if name == "Plateau":
-        return ("schedule.factor=0.5", "schedule.patience=1")
+        patience = config.get("schedule.patience")
+        longer = 2 * patience + 2 if isinstance(patience, int) else 10
+        return ("schedule.factor=0.5", f"schedule.patience={longer if ended_early(case) else 1}")
+    if name == "WarmupStableDecay":
+        if config.get("schedule.decay_steps") is not None:
+            return (f"schedule.decay_steps={max(1, round(0.2 * case.measures.total))}",)
+        return ("schedule.decay_fraction=0.2",)
+    if name == "InverseSqrt":  # 1/√(1 + t/timescale) comes down to a tenth
+        return (f"schedule.timescale={max(1, round(case.measures.total / 99))}",)
+    if ticks is not None and name == "CosineWarmRestarts":
+        return (f"schedule.T_0={max(1, math.ceil(ticks))}",)
     if ticks is not None and name == "Step":
         return (f"schedule.step_size={max(1, round(ticks / 3))}",)
     if ticks is not None and name == "MultiStep" and ticks >= 4:

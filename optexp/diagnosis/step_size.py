@@ -26,7 +26,7 @@ def step_too_small(case: Case) -> Candidate | None:
     missing = account.lacking - (math.fsum(account.parts.values()) if account.dominant else 0.0)
     return Candidate(
         "step-too-small",
-        missing - 0.45,
+        missing - (0.3 if case.outcome.name == "slow" else 0.45),  # where it still falls, little else can be the reason
         (*_travelled(case, account), *_shares(account), *_signal(case), *_effective(case)),
         words,
         -account.shortfall,
@@ -65,11 +65,12 @@ def step_too_large(case: Case) -> Candidate | None:
         scores.append(min(6 * math.log10(peak) - 0.3, 1.5))
     bonus = {"diverged": 0.6, "stalled": 0.0, "unstable": 0.0, "slow": -0.4}[name]
     excess = math.log10(size / max(SAFE_UPDATE, good_update(measures)))
-    evidence = [f"early updates change the weights by up to {percent(size)} of their size per step"]
+    much = f"{percent(size)} of" if size < 10 else f"{size:,.0f} times"
+    evidence = [f"early updates change the weights by up to {much} their size per step"]
     if growth > 0.2:
-        evidence.append(f"the weights grew by a factor of {10**growth:.1f}")
+        evidence.append(f"the weights grew by a factor of {10**growth:.2g}")
     if peak is not None and peak > 1.1:
-        evidence.append(f"in the first three tenths of the run the training loss rose to {peak:.1f} times its start")
+        evidence.append(f"in the first three tenths of the run the training loss rose to {peak:.2g} times its start")
     alpha = measures.late("probe/alpha")
     if alpha is not None and alpha > 0:
         evidence.append(f"the steps overshoot: alpha is {alpha:+.2f} on average (0 is the floor of the valley)")
@@ -79,6 +80,9 @@ def step_too_large(case: Case) -> Candidate | None:
     if measures.lowest_late is not None:  # a run that has learned had a good rate, if not to the end
         score -= 4 * max(0.0, math.log10(0.6 / max(measures.lowest_late, 1e-3)))
     words = repairs.learning_rate(case, -max(excess, 0.5))
+    if case.history.optimizer == "LBFGS" and (case.history.batch_size or math.inf) < (case.history.num_train or 0):
+        evidence.append("L-BFGS takes the difference of two batches for curvature: it is made for full batches")
+        words = ("dataset.batch_size=full",)
     return Candidate("step-too-large", score, tuple(evidence), words, max(excess, 0.5))
 
 

@@ -6,7 +6,7 @@ import math
 
 from optexp.diagnosis import repairs
 from optexp.diagnosis.candidates import Candidate, Case
-from optexp.diagnosis.outcome import jumps
+from optexp.diagnosis.outcome import SWING, jumps, swing
 from optexp.diagnosis.values import decades, percent
 from optexp.records.numbers import measured, setting
 
@@ -68,7 +68,7 @@ def late_oscillation(case: Case) -> Candidate | None:
         return None
     if low is None or kept is None or measures.reference is None:
         return None
-    restless = jumps(measures)
+    restless, swings = jumps(measures), swing(measures)
     evidence = [
         f"the loss came down to {percent(low)} of what it is without learning ({measured(measures.reference)}) and no "
         f"further, at {percent(kept)} of the highest learning rate",
@@ -76,6 +76,8 @@ def late_oscillation(case: Case) -> Candidate | None:
     ]
     if restless is not None and restless > 0.05:
         evidence.append(f"in the second half it is {10**restless:.1f} times as high as its lowest level")
+    if swings is not None and swings > SWING / 2:
+        evidence.append(f"val/loss changes {10**swings:.1f}-fold from one evaluation to the next in the second half")
     changes = measures.late("probe/sign_changes")
     if changes is not None and changes > 0.3:
         evidence.append(f"{percent(changes)} of the updates' elements change sign from step to step")
@@ -84,7 +86,7 @@ def late_oscillation(case: Case) -> Candidate | None:
         4 * math.log10(0.55 / max(low, 1e-3)),  # it had learned: the rate was good once
         3 * math.log10(max(kept, 1e-9) / 0.3),
         3 * (0.3 - account.lacking),
-        (5 - falling) / 3,
+        max((5 - falling) / 3, 10 * ((swings or 0.0) - SWING)),  # no more progress, or none to be relied on
         4 * max((measures.weight_growth or 0.0) - 0.35, math.log10((measures.early_update or 1e-9) / 0.035)) + 0.5,
         1.0,
     )

@@ -161,3 +161,44 @@ def test_rows_that_are_not_finite_or_few_do_not_stop_it() -> None:
         assert diagnose(History(rows=rows)).outcome in OUTCOMES
     broken = [{**row, "optim/grad_norm": math.nan, "optim/update_ratio": math.inf} for row in history().rows]
     assert diagnose(History(rows=broken, status="diverged", total_steps=200)).outcome == "diverged"
+
+
+def test_a_run_too_short_to_learn_is_not_blamed_unless_its_steps_are_tiny() -> None:
+    short = history(steps=20, loss=flat, update=6e-3)
+    assert (diagnose(short).outcome, causes(diagnose(short))) == ("unknown", [])
+    assert "Too short to judge" in diagnose(short).summary
+    assert causes(diagnose(history(steps=20, loss=flat, update=6e-7)))[:1] == ["step-too-small"]
+
+
+def test_validation_that_swings_is_unstable_even_where_it_ends_low() -> None:
+    """0.1 and 0.6 in turns, 0.1 at the end; the training loss is low."""
+    made = history(
+        steps=400, val=lambda step: 0.6 if step // 40 % 2 else 0.1, loss=lambda step: 0.05 + LN10 / step, update=0.05
+    )
+    found = diagnose(made)
+    assert (found.outcome, causes(found)) == ("unstable", ["late-oscillation"])
+    assert any("val/loss changes" in sentence for sentence in found.findings[0].evidence)
+    calm = history(steps=400, val=lambda step: 0.1 + 0.02 * (step // 40 % 2), loss=lambda step: 0.05, update=0.05)
+    assert diagnose(calm).outcome == "trained"
+
+
+def test_nothing_is_said_of_the_data_before_a_thousand_samples() -> None:
+    every = {"probe/signal": -0.1, "probe/noise": 4.0}
+    found = [diagnose(history(loss=flat, update=8e-3, every=every, batch_size=size)) for size in (1, 32)]
+    assert "no-signal-in-data" not in causes(found[0])
+    assert causes(found[0])[:1] == ["noise-dominated-batch"]
+    assert "no-signal-in-data" in causes(found[1])
+
+
+def test_lbfgs_is_made_for_full_batches() -> None:
+    for size, key in ((32, "dataset.batch_size"), (1000, "optimizer.lr")):
+        made = history(loss=lambda step: LN10 * (1 + step / 20), update=0.9, optimizer="LBFGS", batch_size=size)
+        (word,) = diagnose(made).findings[0].prescription
+        assert word.startswith(f"{key}=")
+
+
+def test_an_optimizer_without_weight_decay_is_not_told_to_use_it() -> None:
+    made = PLANTED["overfitting"]
+    settings = {key: value for key, value in made.settings.items() if key != "weight_decay"}
+    (first, *_) = diagnose(replace(made, settings=settings)).findings
+    assert first.prescription == ("engine.early_stopping_patience=3",)

@@ -1,8 +1,7 @@
 """Fitting the confidences of the diagnosis to planted faults: from the score of a cause to a probability.
 
-One logistic curve for each cause whose scores hold both hits and misses, and one for all together where they do not.
-Source: Platt, "Probabilistic Outputs for Support Vector Machines", 1999, with his smoothed targets, which keep curves
-finite where scores separate hits from misses without an error.
+One logistic curve for all causes, by maximum likelihood with the smoothed targets of Platt ("Probabilistic Outputs for
+Support Vector Machines", 1999), which keep it finite where scores separate hits from misses without an error.
 """
 
 from __future__ import annotations
@@ -13,20 +12,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from plants import Plant
 from scipy.optimize import minimize
-from scoring import Answer
 
 from optexp.diagnosis import calibration
-from optexp.diagnosis.account import account
-from optexp.diagnosis.candidates import Case
-from optexp.diagnosis.diagnose import JUDGES
-from optexp.diagnosis.explaining import ranked
+from optexp.diagnosis.diagnose import scores
 from optexp.diagnosis.history import History
-from optexp.diagnosis.measures import Measures
-from optexp.diagnosis.outcome import outcome
 from optexp.records.reading import Run
-
-FEWEST = 8
-"""Hits and misses that a cause must have for a curve of its own."""
 
 
 def logistic(scores: Sequence[float], hits: Sequence[bool]) -> tuple[float, float]:
@@ -44,29 +34,20 @@ def logistic(scores: Sequence[float], hits: Sequence[bool]) -> tuple[float, floa
     return float(found.x[0]), float(found.x[1])
 
 
-def scores(history: History) -> list[tuple[str, float]]:
-    """Return the score of every cause that was weighed, as the diagnosis turns it into a confidence."""
-    measures = Measures(history)
-    ended = outcome(measures)
-    case = Case(history, measures, ended, account(measures))
-    candidates = [candidate for judge in JUDGES if (candidate := judge(case)) is not None]
-    return [(each.cause, each.score - ended.doubt) for each in ranked(candidates)]
+def samples(runs: Iterable[tuple[Plant, Run]]) -> list[tuple[float, bool]]:
+    """Return of every cause that was weighed in runs whose fault is known its score, and whether it is right."""
+    return [
+        (calibration.clipped(score), cause in plant.right | plant.part)
+        for plant, run in runs
+        for cause, score in scores(History.of_run(run))
+    ]
 
 
-def fit(runs: Iterable[tuple[Plant, Run, Answer]]) -> dict[str, tuple[float, float]]:
-    """Fit the curves to runs whose fault is known and write them where the diagnosis reads them."""
-    samples: dict[str, list[tuple[float, bool]]] = {}
-    for plant, run, _ in runs:
-        for cause, score in scores(History.of_run(run)):
-            samples.setdefault(cause, []).append((score, cause in plant.right))
-    every = [sample for of_cause in samples.values() for sample in of_cause]
-    curves = {"default": logistic(*zip(*every, strict=True))}
-    for cause, of_cause in sorted(samples.items()):
-        hits = sum(hit for _, hit in of_cause)
-        if min(hits, len(of_cause) - hits) >= FEWEST:
-            curves[cause] = logistic(*zip(*of_cause, strict=True))
-    about = "confidence = 1 / (1 + exp(-(slope * score + offset))) for each cause; fitted by scripts/fault_benchmark"
-    rounded = {cause: [round(number, 4) for number in curve] for cause, curve in curves.items()}
-    calibration.FILE.write_text(json.dumps({"about": about, "logistic": rounded}, indent=2) + "\n", encoding="utf-8")
-    calibration.parameters.cache_clear()
-    return curves
+def fit(runs: Iterable[tuple[Plant, Run]]) -> tuple[float, float]:
+    """Fit the curve to runs whose fault is known and write it where the diagnosis reads it."""
+    slope, offset = logistic(*zip(*samples(runs), strict=True))
+    about = "confidence = 1 / (1 + exp(-(slope * score + offset))), fitted by scripts/fault_benchmark --fit"
+    content = {"about": about, "slope": round(slope, 3), "offset": round(offset, 3)}
+    calibration.FILE.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    calibration.curve.cache_clear()
+    return slope, offset

@@ -20,8 +20,28 @@ class Outcome:
     """The diagnoses of the runs of some families; `dropped` counts the plants that were dropped, by cause."""
 
     title: str
+    families: Sequence[str]
     answers: list[Answer]
     dropped: dict[str, int]
+
+
+def page(outcomes: Sequence[Outcome], detailed: Sequence[Outcome]) -> str:
+    """Return a table of all, and then all tables of each of the detailed ones."""
+    return "\n".join([_summary(outcomes) + "\n", *map(shown, detailed)])
+
+
+def _summary(outcomes: Sequence[Outcome]) -> str:
+    header = ["", "first finding right (top 1)", "one of the first two right (top 2)", "false alarms on healthy runs"]
+    rows = [
+        [
+            f"{outcome.title} ({', '.join(outcome.families)})",
+            percent(scoring.top(outcome.answers, 1)),
+            percent(scoring.top(outcome.answers, 2)),
+            percent(scoring.false_alarms(outcome.answers)),
+        ]
+        for outcome in outcomes
+    ]
+    return _table(header, rows) + "\n\nShares with 95 % intervals of Wilson."
 
 
 def shown(outcome: Outcome) -> str:
@@ -30,10 +50,9 @@ def shown(outcome: Outcome) -> str:
     faulty = sum(answer.cause is not None for answer in answers)
     dropped = ", ".join(f"{number} {cause}" for cause, number in outcome.dropped.items()) or "none"
     parts = [
-        f"### {outcome.title}",
+        f"### {outcome.title}: {', '.join(outcome.families)}",
         f"{faulty} faulty and {len(answers) - faulty} healthy runs. Dropped because the fault did no harm or the "
         f"healthy run did not train: {dropped}.",
-        _headline(answers),
         "True cause (rows) and first finding (columns), number of runs:",
         _confusion(answers),
         _by_cause(answers),
@@ -54,15 +73,6 @@ def percent(share: Share) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _headline(answers: Sequence[Answer]) -> str:
-    rows = [
-        ("first finding right (top 1)", percent(scoring.top(answers, 1))),
-        ("one of the first two right (top 2)", percent(scoring.top(answers, 2))),
-        ("false alarms on healthy runs", percent(scoring.false_alarms(answers))),
-    ]
-    return _table(["", "share, with 95 % interval"], rows)
 
 
 def _confusion(answers: Sequence[Answer]) -> str:

@@ -65,7 +65,12 @@ def train(plants: Sequence[Plant], folder: Path) -> list[Run]:
 def write_labels(plants: Sequence[Plant], counted: Sequence[bool], folder: Path) -> None:
     """Write which run is which plant: `labels.json` in `folder`, run directory to the plant's fields and `counts`."""
     labels = {
-        directory(plant): {**dataclasses.asdict(plant), "right": sorted(plant.right), "counts": counts}
+        directory(plant): {
+            **dataclasses.asdict(plant),
+            "right": sorted(plant.right),
+            "part": sorted(plant.part),
+            "counts": counts,
+        }
         for plant, counts in zip(plants, counted, strict=True)
     }
     (folder / LABELS).write_text(json.dumps(labels, indent=1))

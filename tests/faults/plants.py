@@ -4,7 +4,8 @@ The lists are data, in a YAML file for each family: `common` words of all its ru
 learning rates (found by a sweep; whatever lies within a factor 3 of one counts as good), healthy arms, and arms by
 cause. An arm is the name of an optimizer and the override words that it adds. What counts as a right answer is fixed
 here, before any run is diagnosed: the cause an arm stands under, and causes that its `also` names because they are
-just as true of it.
+just as true of it. Those that its `part` names are true of a smaller part of the fault: they are right as findings,
+which counts for the confidence in them, and wrong as the first one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ FAMILIES = ("mlp", "resnet", "transformer")
 FITTED = ("mlp", "resnet")
 """Thresholds and confidences may be fitted on these; the other family is looked at once, at the end."""
 
+SEEDS = {"first": 0, "calibration": 20_000, "fresh": 40_000}
+"""Sets of seeds, and what is added to those of an arm. The rules of the diagnosis were made with the runs of the first
+one in view; confidences are fitted on the second; of the third no run was looked at before everything was done."""
+
 HEALTHY = "healthy"
 FEWEST_FAULTY, FEWEST_HEALTHY = 6, 60
 
@@ -35,7 +40,8 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Plant:
-    """One run to be made. `cause` is None for a healthy one; `right` holds every cause that counts as a right answer.
+    """One run to be made. `cause` is None for a healthy one; `right` holds every cause that counts as a right answer,
+    `part` those that are right behind one of these.
 
     `decades` is the true distance of the effective learning rate from the good one (negative: too small), where the
     fault is a step of the wrong size. `reference` marks the runs that others of their optimizer are compared with.
@@ -51,6 +57,7 @@ class Plant:
     right: frozenset[str]
     decades: float | None
     reference: bool = False
+    part: frozenset[str] = frozenset()
     twin: str | None = None  # the arm that must be healthy for this one to be what it is said to be
 
     @property
@@ -68,22 +75,26 @@ def read_lists(family: str) -> dict[str, Any]:
 
 
 @cache
-def plants(family: str) -> tuple[Plant, ...]:
-    """Return all plants of a family, the healthy ones first."""
+def plants(family: str, seeds: str = "first") -> tuple[Plant, ...]:
+    """Return all plants of a family with one of the sets of seeds, the healthy ones first."""
     lists = read_lists(family)
-    made = []
+    made: list[Plant] = []
+
+    def add(cause: str | None, arm: Any, number: int, **more: Any) -> None:
+        made.extend(_of_arm(family, lists, cause, arm, number, SEEDS[seeds], **more))
+
     for kind in lists["optimizers"]:
-        made += list(_of_arm(family, lists, None, kind, lists["reference_seeds"], reference=True))
+        add(None, kind, lists["reference_seeds"], reference=True)
     for arm in lists["healthy"]:
-        made += list(_of_arm(family, lists, None, arm, lists["healthy_seeds"]))
+        add(None, arm, lists["healthy_seeds"])
     for cause, arms in lists["faults"].items():
         for arm in arms:
             if cause != "late-oscillation":
-                made += list(_of_arm(family, lists, cause, arm, lists["faulty_seeds"]))
+                add(cause, arm, lists["faulty_seeds"])
                 continue
             twin = f"{arm} schedule=cosine"
-            made += list(_of_arm(family, lists, None, twin, lists["faulty_seeds"]))
-            made += list(_of_arm(family, lists, cause, f"{arm} schedule=constant", lists["faulty_seeds"], twin=twin))
+            add(None, twin, lists["faulty_seeds"])
+            add(cause, f"{arm} schedule=constant", lists["faulty_seeds"], twin=twin)
     return tuple(made)
 
 
@@ -92,24 +103,27 @@ def _of_arm(
     lists: dict[str, Any],
     cause: str | None,
     arm: Any,
-    seeds: int,
+    number: int,
+    offset: int,
     reference: bool = False,
     twin: str | None = None,
 ) -> Iterator[Plant]:
     """Yield an arm's plants, one for each seed. The seeds depend on the arm and on nothing that stands beside it."""
     also: list[str] = []
+    part: list[str] = []
     if isinstance(arm, dict):
-        arm, also = arm["arm"], arm["also"]
+        arm, also, part = arm["arm"], arm.get("also", []), arm.get("part", [])
     kind, *own = shlex.split(arm)
     good = [*lists["common"], *shlex.split(lists["optimizers"][kind])]
     words = merged([*good, *own])
     decades = None
     if cause in STEP_CAUSES:
         decades = math.log10(effective_lr(words) / effective_lr(merged(good)))
-    first = zlib.crc32(f"{cause} {arm}".encode()) % 10_000
-    for seed in range(first, first + seeds):
+    first = zlib.crc32(f"{cause} {arm}".encode()) % 10_000 + offset
+    for seed in range(first, first + number):
         right = frozenset([cause, *also]) if cause else frozenset()
-        yield Plant(family, kind, arm, seed, (*words, f"seed={seed}"), cause, right, decades, reference, twin)
+        own = [*words, f"seed={seed}"]
+        yield Plant(family, kind, arm, seed, tuple(own), cause, right, decades, reference, frozenset(part), twin)
 
 
 def merged(words: list[str]) -> tuple[str, ...]:

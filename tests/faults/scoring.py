@@ -17,15 +17,16 @@ NOTHING = "nothing"
 class Answer:
     """What was planted in a run, and what the diagnosis said of it.
 
-    `cause` is None for a healthy run; `right` holds all causes that count as right. `findings` are (cause, confidence,
-    decades) in the order of the diagnosis; `decades` is the true distance of the step from a good one, where that is
-    what was planted.
+    `cause` is None for a healthy run; `right` holds all causes that count as right, `part` those that are right behind
+    one of these. `findings` are (cause, confidence, decades) in the order of the diagnosis; `decades` is the true
+    distance of the step from a good one, where that is what was planted.
     """
 
     cause: str | None
     right: frozenset[str]
     findings: tuple[tuple[str, float, float | None], ...]
     decades: float | None = None
+    part: frozenset[str] = frozenset()
 
     @property
     def first(self) -> str:
@@ -110,7 +111,11 @@ def reliability(answers: Sequence[Answer], edges: Sequence[float] = (0.5, 0.6, 0
 
     The last bin holds confidence 1, too; the first one all that is below its upper edge.
     """
-    stated = [(confidence, cause in answer.right) for answer in answers for cause, confidence, _ in answer.findings]
+    stated = [
+        (confidence, cause in answer.right | answer.part)
+        for answer in answers
+        for cause, confidence, _ in answer.findings
+    ]
     bins = []
     for place, (low, high) in enumerate(pairwise(edges)):
         within = [
@@ -143,17 +148,23 @@ class DecadeErrors:
     largest: float | None
 
 
-def decade_errors(answers: Sequence[Answer], cause: str) -> DecadeErrors:
-    """Return the errors of the decades that the first finding states, where the cause was planted and found.
+def decade_pairs(answers: Sequence[Answer], cause: str) -> list[tuple[float, float]]:
+    """Return (true, estimated) decades of the runs in which a cause was planted and found first.
 
     Decades are those of the step in all: a finding that names a part of it only is not asked for them.
     """
-    errors = []
-    for answer in answers:
-        if answer.cause == cause == answer.first and answer.decades is not None:
-            estimate = answer.findings[0][2]
-            if estimate is not None:
-                errors.append(abs(estimate - answer.decades))
+    return [
+        (answer.decades, estimate)
+        for answer in answers
+        if answer.cause == cause == answer.first and answer.decades is not None
+        for estimate in (answer.findings[0][2],)
+        if estimate is not None
+    ]
+
+
+def decade_errors(answers: Sequence[Answer], cause: str) -> DecadeErrors:
+    """Return the errors of the decades of `decade_pairs`."""
+    errors = [abs(estimate - true) for true, estimate in decade_pairs(answers, cause)]
     if not errors:
         return DecadeErrors(Share(0, 0), None, None)
     return DecadeErrors(Share.among(error <= 0.5 for error in errors), median(errors), max(errors))

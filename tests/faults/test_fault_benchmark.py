@@ -75,21 +75,23 @@ def short_plants() -> tuple[Plant, ...]:
 def test_what_does_no_harm_and_what_does_not_train_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fault_benchmark, "plants", lambda family: short_plants())
+    monkeypatch.setattr(fault_benchmark, "plants", lambda family, seeds: short_plants())
     page = tmp_path / "page.md"
     page.write_text(f"# Diagnosis\n\n{fault_tables.BEGIN}\n{fault_tables.END}\n")
     threads = torch.get_num_threads()
-    argv = ["--runs", str(tmp_path / "runs"), "--family", "mlp", "--page", str(page)]
+    argv = ["--runs", str(tmp_path / "runs"), "--family", "mlp", "--seeds", "fresh", "--page", str(page)]
     assert fault_benchmark.main(argv) == 0
     torch.set_num_threads(threads)
     printed = capfd.readouterr().out
-    assert "### Fitted families: mlp" in printed
+    assert "### Fitted families, fresh seeds: mlp" in printed
     assert "1 faulty and 3 healthy runs." in printed
     assert "1 healthy, 1 step-too-small." in printed
     assert printed.strip() in page.read_text()
-    labels = json.loads((tmp_path / "runs" / "mlp" / LABELS).read_text())
+    labels = json.loads((tmp_path / "runs" / "mlp-fresh" / LABELS).read_text())
     assert [label["counts"] for label in labels.values()] == [True, True, True, False, True, False]
-    assert not (tmp_path / "runs" / "transformer").exists(), "it is trained only when it is asked for"
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"mlp-fresh"}, "nothing else was asked for"
+    for name in ("reliability.png", "decades.png"):
+        assert (tmp_path / "figures" / "diagnosis" / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_runs_that_exist_are_not_trained_again(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import cache
+from itertools import pairwise
 
 import pytest
 import torch
-from plants import FAMILIES, FEWEST_FAULTY, FEWEST_HEALTHY, Plant, effective_lr, plants
+from plants import FAMILIES, FEWEST_FAULTY, FEWEST_HEALTHY, FITTED, SEEDS, Plant, effective_lr, plants
 
 from optexp.config.compose import Composer
 from optexp.diagnosis.causes import CAUSES
@@ -48,12 +50,26 @@ def test_plants_differ_from_each_other(family: str) -> None:
     assert len({directory(plant) for plant in plants(family)}) == len(plants(family))
 
 
+@cache
+def composer() -> Composer:
+    return Composer(multirun=True)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_plant_is_composed_and_checked(family: str) -> None:
-    composer = Composer(multirun=True)
-    for plant in plants(family):
-        composed = composed_member(composer, [*plant.words, "trust=[planted_faults]"])
+def test_every_arm_is_composed_and_checked(family: str) -> None:
+    for plant in {(plant.cause, plant.arm): plant for plant in plants(family)}.values():
+        composed = composed_member(composer(), [*plant.words, "trust=[planted_faults]"])
         assert composed.config["seed"] == plant.seed
+
+
+@pytest.mark.parametrize("family", FITTED)
+def test_the_sets_of_seeds_have_the_same_arms_and_no_seed_in_common(family: str) -> None:
+    sets = [plants(family, seeds) for seeds in SEEDS]
+    for one in sets[1:]:
+        assert [plant.arm for plant in one] == [plant.arm for plant in sets[0]]
+    assert len({plant.words for one in sets for plant in one}) == sum(map(len, sets))
+    spans = [(min(plant.seed for plant in one), max(plant.seed for plant in one)) for one in sets]
+    assert all(end < start for (_, end), (start, _) in pairwise(spans))
 
 
 @pytest.mark.slow

@@ -97,10 +97,13 @@ def test_decades() -> None:
 
 
 def test_tables() -> None:
-    text = fault_tables.shown(Outcome("Some families", ANSWERS, {"healthy": 2}))
+    shown = [Outcome("Some families", ["mlp", "resnet"], ANSWERS, {"healthy": 2})]
+    text = fault_tables.page(shown, shown)
+    assert text.startswith(fault_tables.page(shown, []).strip())
     assert "6 faulty and 3 healthy runs" in text
     assert "2 healthy." in text
-    assert "| first finding right (top 1) | 50.0 % (19 to 81, n = 6) |" in text
+    assert "| Some families (mlp, resnet) | 50.0 % (19 to 81, n = 6) |" in text
+    assert "### Some families: mlp, resnet" in text
     assert "| 1 step-too-small | 1 | · | 1 | 1 |" in text
     assert "| 4 healthy | · | 1 | · | 2 |" in text
     assert "| step-too-small | 1/3 = 0.33 | 2/3 = 0.67 | 0.30, 0.30 | 1 of 1 |" in text
