@@ -120,10 +120,12 @@ class FusedRuns:
         losses, observations = self._backward(batch, look.sizes)
         gradients = [value.grad for value in self.parameters.values() if value.grad is not None]
         norms = member_norms(gradients)
-        self.observer.before(look, self._clip(gradients, norms))
+        coefficients = self._clip(gradients, norms)
+        if look.looks:
+            self.observer.before(look, coefficients)
         self.optimizer.update()
         self.log.write(losses.tolist() if self.on_host else losses, norms.tolist() if self.on_host else norms)
-        return observations | self.observer.after(look)
+        return observations | self.observer.after(look) if look.looks else observations
 
     def _clock(self) -> int:
         return self.step_state.step

@@ -135,14 +135,15 @@ class SingleRun:
             self._diverge(float(loss), float(norm))
             return observations
         coefficient = None if self.clip_norm is None else clip(gradients, norm, self.clip_norm)
-        self.observer.before(look, coefficient)
+        if look.looks:
+            self.observer.before(look, coefficient)
         if self.optimizer_draws:
             self._seed_update()
         if self.reevaluation is None:
             self._update()
         else:
             self._update_by_closure(self.reevaluation, batch, loss)
-        return observations | self.observer.after(look)
+        return observations | self.observer.after(look) if look.looks else observations
 
     def _evaluate(self, batch: Batch, observed: bool) -> tuple[Scalar, list[Tensor], Scalar, dict[str, Tensor]]:
         """Return loss, gradients and their norm at the weights as they are, and what was observed beside them."""

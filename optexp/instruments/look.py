@@ -18,6 +18,11 @@ class Look:
     SIZES: ClassVar[Look]
 
     @property
+    def looks(self) -> bool:
+        """Whether there is anything to measure."""
+        return self.sizes or self.remember or self.probe
+
+    @property
     def compares(self) -> bool:
         """Whether two successive steps are looked at, of which this is one."""
         return self.remember or self.probe

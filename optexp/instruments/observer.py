@@ -53,7 +53,7 @@ class Observer:
     @torch.no_grad()
     def before(self, look: Look, coefficient: float | Tensor | None = None) -> None:
         """Note weights and gradients. `coefficient` is what clipping has multiplied the gradients by, [R] or one."""
-        if not (look.sizes or look.compares):
+        if not look.looks:
             return
         self.rule.refresh()
         parameters = self.rule.parameters

@@ -89,6 +89,12 @@ def test_reliability() -> None:
     assert scoring.calibration_error([]) is None
 
 
+def test_a_part_of_a_fault_is_right_for_the_confidence_and_wrong_as_the_first_finding() -> None:
+    answer = Answer(SMALL, frozenset([SMALL]), ((DAMPED, 0.9, None), (SMALL, 0.8, None)), part=frozenset([DAMPED]))
+    assert not answer.is_right
+    assert sum(each.right.hits for each in scoring.reliability([answer])) == 2
+
+
 def test_decades() -> None:
     more = [*ANSWERS, faulty(SMALL, (SMALL, 0.9), true=-3.0, estimated=-2.0), faulty(SMALL, (SMALL, 0.9), true=-3.0)]
     errors = scoring.decade_errors(more, SMALL)
