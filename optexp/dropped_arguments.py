@@ -40,6 +40,9 @@ SPELLINGS = {
 ORDINARY = frozenset({"alpha", "rho", "d", "t0", "lambd", "lr_decay", "max_iter", "max_eval", "history_size"})
 """Arguments whose names training scripts give to other things; without a prefix they count if the class takes them."""
 
+AUTOMATIC = frozenset({"foreach", "fused"})
+"""Arguments that say how a step is computed; None leaves that to torch, which is no other step than without."""
+
 Kind = Literal["dropped", "not applied"]
 
 
@@ -259,6 +262,8 @@ def _is_applied(optimizer: Optimizer, request: _Request) -> bool:
         held.append(_plain(optimizer.defaults.get(request.argument)))
     if request.place is not None:
         held = [value[request.place] for value in held if isinstance(value, list) and len(value) > request.place]
+    if request.argument in AUTOMATIC:
+        held = [value or False for value in held]
     return any(_is_same(_plain(request.value), value) for value in held)
 
 

@@ -127,6 +127,13 @@ def test_zero_counts_where_the_class_would_not_take_it_for_granted() -> None:
     assert found(AdamW(parameters()), {"weight_decay": 0}) == [("not applied", "weight_decay")]  # its default is 0.01
 
 
+def test_an_implementation_left_to_torch_is_as_good_as_none_asked_for() -> None:
+    for name in ("foreach", "fused"):
+        assert found(SGD(parameters()), {name: False, f"sgd_{name}": "false"}) == []
+        assert found(SGD(parameters(), **{name: True}), {name: False}) == [("not applied", name)]
+        assert found(SGD(parameters()), {name: True}) == [("not applied", name)]
+
+
 def test_an_argument_in_a_group_that_the_class_never_reads_is_dropped() -> None:
     """torch accepts any key in a parameter group."""
     optimizer = Adam([{"params": parameters(), "dampening": 0.9}])

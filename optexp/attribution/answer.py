@@ -47,7 +47,8 @@ def answer_of(plan: Plan, found: Measured) -> Answer:
             "pairs": None if plan.design.is_full else len(plan.design.orders),
         },
         "keys": [{"key": key.key, "name": key.name, "failing": key.at(0), "working": key.at(1)} for key in plan.keys],
-        "runs": _statuses(found),
+        "runs": _totals(found.statuses),
+        "rates_from": _totals(found.rates_from),
         "combinations": [_combination(plan, found, game, judged, each) for each in plan.design.combinations],
         "improvement": asdict(improvement),
         "attributable": attributable,
@@ -63,11 +64,12 @@ def answer_of(plan: Plan, found: Measured) -> Answer:
     }
 
 
-def _statuses(found: Measured) -> dict[str, int]:
+def _totals(counted: Mapping[Combination, Mapping[Any, int]]) -> dict[str, int]:
+    """Add up what was counted for each combination."""
     total: dict[str, int] = {}
-    for counts in found.statuses.values():
-        for status, count in counts.items():
-            total[status] = total.get(status, 0) + count
+    for counts in counted.values():
+        for name, count in counts.items():
+            total[name] = total.get(name, 0) + count
     return total
 
 
@@ -84,6 +86,7 @@ def _combination(
         "recovered": asdict(ratio_interval(game[each], whole)) if judged else None,
         "verdict": judged.get(each),
         "effective_lr": None if rates is None else float(10 ** np.log10(rates).mean()),
+        "rates_from": dict(found.rates_from.get(each, {})),
         "command": plan.command(each),
     }
 

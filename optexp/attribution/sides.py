@@ -18,9 +18,11 @@ MOST_KEYS = 12
 
 CHANGE_NOTHING = (
     *("dataset.root", "dataset.download", "engine.threads", "engine.log_every", "engine.checkpoint_every"),
-    *("engine.probe_every", "engine.evaluate_test"),
+    *("engine.probe_every", "engine.evaluate_test", "engine.compile", "engine.cuda_graph", "engine.channels_last"),
+    *("optimizer.foreach", "optimizer.fused", "optimizer.capturable", "optimizer.differentiable"),
 )
-"""Keys of the groups that say where data lie, what is written and how fast it goes, and not what is computed."""
+"""Keys of the groups that say where data lie, what is written and how fast it goes: but for rounding, the result is
+the same."""
 
 
 class _Absent:
@@ -103,7 +105,8 @@ def differences(failing: Side, working: Side) -> list[Difference]:
     """Return the keys that differ between the sides, in the order of the configuration.
 
     Where the sides chose another kind of a group (another `_target_`), the group is one key, because the arguments of
-    the one mean nothing to the other. Keys that change nothing of what is computed are left out.
+    the one mean nothing to the other. Keys that change nothing of what is computed are left out, and so are those that
+    one side lacks and the other has as null (see `words_towards`).
     Raises BadInput when no key differs, or more than `MOST_KEYS`.
     """
     found: list[tuple[str, Any, Any]] = []
@@ -115,7 +118,8 @@ def differences(failing: Side, working: Side) -> list[Difference]:
         before, after = flat(one, f"{group}."), flat(other, f"{group}.")
         for key in dict.fromkeys([*before, *after]):
             values = before.get(key, ABSENT), after.get(key, ABSENT)
-            if key not in CHANGE_NOTHING and not same(*values):
+            stated = {value is not None and value is not ABSENT for value in values}
+            if key not in CHANGE_NOTHING and True in stated and not same(*values):
                 found.append((key, *values))
     sides = f"task.failing={failing.named} task.working={working.named}"
     if not found:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from optexp.records.console import say
+from optexp.records.console import program, say
 from optexp.records.numbers import measured, setting
 from optexp.report.tables import Column, print_table
 
@@ -47,11 +47,10 @@ def headline(answer: Answer) -> str:
         told = [f"{names[key['key']]} {decades(key)}" for key in moved]
         parts.append(f"decades of effective learning rate: {', '.join(told) or 'none'}")
     if not answer["attributable"]:
-        whole = answer["improvement"]
-        parts.append(
-            f"no improvement in {quantity} to attribute: {answer['working']} is better by "
-            f"{measured(whole['estimate'])} ({measured(whole['low'])} to {measured(whole['high'])})"
-        )
+        whole, side = answer["improvement"], "better"
+        if whole["estimate"] < 0:
+            whole, side = {"estimate": -whole["estimate"], "low": -whole["high"], "high": -whole["low"]}, "worse"
+        parts.append(f"no improvement in {quantity} to attribute: {answer['working']} is {side} by {_amount(whole)}")
         return "; ".join(parts)
     ranked = sorted(answer["shares"]["keys"], key=lambda key: -key["share"]["estimate"])
     shares = [f"{_percent(key['share'])} is {names[key['key']]}'s" for key in ranked[: FEW if len(names) <= FEW else 3]]
@@ -73,19 +72,25 @@ def _decade(interval: Mapping[str, float], end: str = "estimate") -> str:
     value = interval[end]
     digits = 1 if abs(value - round(value, 1)) < 0.005 else 2
     text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text
+    return text[1:] if float(text) == 0 else _minus(text)
+
+
+def _minus(text: str) -> str:
+    """Return a number with the sign − in front, as other tables have it."""
+    return f"−{text[1:]}" if text.startswith("-") else text
 
 
 def _percent(interval: Mapping[str, float]) -> str:
     """Return a share in whole percent, or in tenths where that would hide its interval."""
     numbers = [100 * interval[end] for end in ("estimate", "low", "high")]
     digits = 1 if round(numbers[1]) == round(numbers[2]) and numbers[1] < numbers[2] else 0
-    estimate, low, high = (f"{round(number, digits) + 0.0:.{digits}f}" for number in numbers)
+    estimate, low, high = (_minus(f"{round(number, digits) + 0.0:.{digits}f}") for number in numbers)
     return f"{estimate} %" + f" ({low} to {high})" * (interval["low"] < interval["high"])
 
 
 def _amount(interval: Mapping[str, float]) -> str:
-    return f"{measured(interval['estimate'])} ({measured(interval['low'])} to {measured(interval['high'])})"
+    estimate, low, high = (_minus(measured(interval[end])) for end in ("estimate", "low", "high"))
+    return f"{estimate} ({low} to {high})"
 
 
 def print_answer(answer: Answer) -> None:
@@ -102,7 +107,8 @@ def print_answer(answer: Answer) -> None:
     print_table(*combination_table(answer))
     print()
     for found in answer["minimal_sets"] or []:
-        say(f"repaired by {set_name(answer, found['keys'])}: {shlex.join(found['command'])}")
+        name, *words = found["command"]
+        say(f"repaired by {set_name(answer, found['keys'])}: {program(name)} {shlex.join(words)}")
     for line in remarks(answer):
         say(line)
     print()
@@ -165,6 +171,7 @@ def combination_table(answer: Answer) -> Table:
         row = {"changed": set_name(answer, each["changed"]), "metric": _amount(each["metric"])}
         if each["effective_lr"] is not None:
             row["rate"] = setting(float(f"{each['effective_lr']:.3g}"))
+            row["rate"] += " (from settings)" * ("settings" in each["rates_from"])
         if each["recovered"] is not None:
             row["recovered"] = _percent(each["recovered"])
             row["verdict"] = each["verdict"]
@@ -181,11 +188,8 @@ def remarks(answer: Answer) -> list[str]:
     """Return what must be known to read the numbers, a sentence or two each."""
     design, quantity, seeds = answer["design"], answer["metric"], len(answer["seeds"])
     lines = []
-    if answer["decades"] is None:
-        lines.append(
-            "effective learning rate: left out, because not every run has one that can be measured; an optimizer that "
-            "is not of the SGD type has none"
-        )
+    if (line := _rate_remark(answer)) is not None:
+        lines.append(line)
     written = " (all in combinations.csv)" if len(answer["keys"]) > FEW else ""
     if design["pairs"] is None:
         trained = f"all {design['of']} combinations{written} on the same {seeds} seeds"
@@ -211,6 +215,26 @@ def remarks(answer: Answer) -> list[str]:
     for seed, reason in answer["seeds_left_out"].items():
         lines.append(f"seed {seed} is left out of every combination: a run of it {reason}")
     return lines
+
+
+def _rate_remark(answer: Answer) -> str | None:
+    """Return why the effective learning rates are left out, or which of them are not measured; None if all are."""
+    counts = answer["rates_from"]
+    runs = sum(counts.values())
+    if answer["decades"] is None:
+        reasons = {
+            "not of the SGD type": "an optimizer that is not of the SGD type has none",
+            "not positive": "a run that climbs (optimizer.maximize) has a negative one",
+            "not logged": f"{counts.get('not logged')} of {runs} runs ended before a step with one was logged",
+        }
+        why = " and ".join(text for reason, text in reasons.items() if reason in counts) or "not every run has one"
+        return f"effective learning rate: left out, because {why}"
+    if "settings" in counts:
+        return (
+            f"effective learning rate from settings: {counts['settings']} of {runs} runs ended before a probe could "
+            "measure it and count with lr·(1 − dampening)/(1 − momentum) at their last logged step"
+        )
+    return None
 
 
 def combinations_csv(answer: Answer) -> str:

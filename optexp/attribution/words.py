@@ -35,24 +35,30 @@ def words_of_run(composer: Composer, run: Run) -> list[str]:
 def words_towards(composer: Composer, words: Sequence[str], target: Mapping[str, Any]) -> list[str]:
     """Return `words` with changes behind them, so that together they compose the groups of `target`.
 
+    Each key has one word, as the command line demands. A key that is null and one that `target` lacks are the same:
+    null stands for the default in every group, and Hydra drops no null.
     Raises BadInput where no words do, such as a value that Hydra's grammar cannot write.
     """
+    kept = list(words)
+    while True:  # a word that gives way may have been what the change starts from, such as a key that it added
+        changes = _changes_towards(composer, kept, target)
+        changed = {key_of(change) for change in changes}
+        rest = [word for word in kept if key_of(word) not in changed]
+        if len(rest) == len(kept):
+            break
+        kept = rest
+    every = [*kept, *changes]
+    for change in _changes_towards(composer, every, target):
+        raise BadInput(f"{change}: the command line cannot set this value")
+    return every
+
+
+def _changes_towards(composer: Composer, words: Sequence[str], target: Mapping[str, Any]) -> list[str]:
+    """Return the words that lead from what `words` compose to the groups of `target`."""
     start = composer.compose(words).config
-    changes = [
+    return [
         change for group in GROUPS_OF_A_TRAINING for change in _changes(start[group], target.get(group), group, group)
     ]
-    dropped = {key_of(change) for change in changes if change.startswith("~")}  # what words have added must be there
-    replaced = {key_of(change) for change in changes} - dropped
-    added = {key_of(word) for word in words if word.startswith("+")}
-    every = [
-        *(word for word in words if key_of(word) not in replaced),
-        *(f"++{change}" if key_of(change) in added and change[0] not in "+~" else change for change in changes),
-    ]
-    reached = composer.compose(every).config
-    for group in GROUPS_OF_A_TRAINING:
-        for change in _changes(reached[group], target.get(group), group, group):
-            raise BadInput(f"{change}: the command line cannot set this value")
-    return every
 
 
 def key_of(word: str) -> str:
@@ -76,11 +82,7 @@ def _changes(have: Any, want: Any, key: str, group: str) -> Iterator[str]:
             yield f"{key}={value_word(want)}"
         return
     if group not in _DEFAULTS_COUNT:
-        for name in have:
-            if name not in want:
-                if have[name] is None:  # Hydra drops no null
-                    yield f"++{key}.{name}=0"
-                yield f"~{key}.{name}"
+        yield from (f"~{key}.{name}" for name in have if name not in want and have[name] is not None)
     for name, value in want.items():
         if name in have:
             yield from _changes(have[name], value, f"{key}.{name}", group)

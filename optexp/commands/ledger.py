@@ -36,6 +36,9 @@ TITLES = {
     "gradient": "gradient / weight",
 }
 
+COUNTS = ("tensors", "numbers")
+"""What run.json counts of a parameter group."""
+
 MISS = "unexplained, at most"
 
 ROUNDING = "each decade is rounded to 0.01; unrounded (--json) the factors sum to the update exactly"
@@ -134,12 +137,23 @@ def _cells(values: dict[str, float]) -> dict[str, str]:
     return cells
 
 
-def _described(account: Account) -> str:
-    facts = account.parameters or {}
-    words = [f"{facts[key]:,} {key}" for key in ("tensors", "numbers") if key in facts]
+def _described(account: Account, other: Account | None = None) -> str:
+    """Return what a group holds: `group 0: 2 tensors, 1,000 numbers`; where another run's differs, both."""
+    words, others = _facts(account), _facts(other or account)
+    if words.keys() == others.keys():
+        shown = [words[key] if words[key] == others[key] else f"{words[key]} in A, {others[key]} in B" for key in words]
+    else:
+        shown = [f"{', '.join(own.values()) or 'unknown'} in {run}" for run, own in (("A", words), ("B", others))]
+    return f"{account.name}{': ' * bool(shown)}{', '.join(shown)}"
+
+
+def _facts(account: Account) -> dict[str, str]:
+    """Return what run.json says of a group, in words; a rule without weight decay has none."""
+    facts = {key: value for key, value in (account.parameters or {}).items() if value is not None}
+    words = {key: f"{facts[key]:,} {key[: -1 if facts[key] == 1 else None]}" for key in COUNTS if key in facts}
     if "weight_decay" in facts:
-        words.append(f"weight decay {setting(facts['weight_decay'])}")
-    return f"{account.name}{': ' * bool(words)}{', '.join(words)}"
+        words["weight_decay"] = f"weight decay {setting(facts['weight_decay'])}"
+    return words
 
 
 def _number(value: float) -> str:
@@ -167,7 +181,7 @@ def _print_two(first: Ledger, second: Ledger) -> None:
     pairs = comparable(first, second)
     for ours, theirs in pairs:
         if len(pairs) > 1:
-            print(ALL if ours.name == ALL else _described(ours))
+            print(ALL if ours.name == ALL else _described(ours, theirs))
         rows = [
             {"decades": _title(name, (ours, theirs))} | _side_by_side(ours.factors[name], theirs.factors[name])
             for name in shown_factors(runs)

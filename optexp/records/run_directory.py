@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
@@ -111,8 +113,7 @@ class RunRecord:
             (path / CONFIG_FILE).write_text(CONFIG_HEADER + (text or config_text(config)), encoding="utf-8")
             # run.json comes last, because a directory is a run once it has one, and exclusively, so that two
             # processes given the same directory cannot both own it.
-            with (path / RUN_FILE).open("x", encoding="utf-8") as file:
-                file.write(_json(record.info))
+            _create_whole(path / RUN_FILE, _json(record.info))
         except FileExistsError as error:
             raise BadInput(f"{path}: already holds a run; choose another directory") from error
         except OSError as error:
@@ -133,6 +134,8 @@ class RunRecord:
             raise BadInput(f"{path}: holds no readable {RUN_FILE}, so there is no run to resume") from error
         if info["status"] == "running" and is_alive(info["process"]):
             raise BadInput(f"{path}: is still running (process {info['process']['pid']}); stop it before resuming")
+        for verdict in ("outcome", "causes"):  # of the earlier session: what comes now may turn out otherwise
+            info.pop(verdict, None)
         sessions = info["sessions"]
         sessions[-1].setdefault("status", "interrupted" if info["status"] == "running" else info["status"])
         sessions[-1].setdefault("last_step", info["last_step"])
@@ -177,6 +180,25 @@ class RunRecord:
         finished = _now()
         self.info["sessions"][-1].update(finished=finished, status=status, last_step=last_step)
         self.update(wait, status=status, reason=reason, finished=finished, **fields)
+
+
+def _create_whole(path: Path, text: str) -> None:
+    """Create a file that has its content the moment it appears. Raises FileExistsError where there is one already.
+
+    The content is written under another name, and the file's own is linked to it: unlike renaming that is exclusive.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links; what else is wrong shows again
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 _SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # three times faster where libyaml is there

@@ -100,9 +100,13 @@ def measured_rows(run: Run) -> dict[int, Row]:
         step: row for step, row in merged.items() if all(_decades(row, tag) is not None for tag in NEEDED)
     }
     if not usable:
-        raise BadInput(f"{run.path}: at every logged step {' or '.join(NEEDED)} is zero or not finite")
+        steps = [row for row in merged.values() if any(tag in row for tag in NEEDED)]  # others are evaluations
+        bad = {tag: sum(_decades(row, tag) is None for row in steps) for tag in NEEDED}
+        faulty = [tag for tag in NEEDED if bad[tag] == len(steps)] or [tag for tag in NEEDED if bad[tag]]
+        raise BadInput(f"{run.path}: at every logged step {' or '.join(faulty)} is zero or not finite")
     if run.settings.get("optimizer.lr") is not None and factors(run.settings) is None:
-        named = ", ".join(f"optimizer.{name}={run.settings.get(f'optimizer.{name}')}" for name in ("lr", "momentum"))
+        given = {f"optimizer.{name}": run.settings.get(f"optimizer.{name}") for name in ("lr", "momentum", "dampening")}
+        named = ", ".join(f"{key}={value}" for key, value in given.items() if value is not None)
         raise BadInput(f"{run.path}: {named}: no step can be accounted for with these")
     return usable
 

@@ -22,6 +22,7 @@ from optexp.attribution.text import (
     remarks,
     set_name,
 )
+from optexp.records.console import program
 from optexp.report.figures.attribution import attribution_figure
 from optexp.report.figures.style import save_png
 
@@ -69,7 +70,8 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     print_answer(answer)
     out = capsys.readouterr().out
     assert (
-        "repaired by {lr, dampening}: optexp experiment=exp2_sgd_B32 optimizer.lr=0.01 optimizer.dampening=0.0" in out
+        f"repaired by {{lr, dampening}}: {program('optexp')} experiment=exp2_sgd_B32 optimizer.lr=0.01 "
+        "optimizer.dampening=0.0" in out
     )
     assert "all 8 combinations on the same 8 seeds" in out
 
@@ -80,6 +82,38 @@ def test_where_rates_are_unknown_a_line_says_why() -> None:
     assert headline(answer).startswith("of the improvement in val/loss")
     assert remarks(answer)[0].startswith("effective learning rate: left out")
     assert "decades" not in key_table(answer)[0][0]
+
+
+def test_rates_that_are_missing_or_not_measured_are_told() -> None:
+    """Four combinations of the first key diverge on a seed each before a probe; then all of an Adam have no rate."""
+    answer = exp2_answer()
+    for each in answer["combinations"][4:]:
+        each["rates_from"] = {"probes": 7, "settings": 1}
+    answer["rates_from"] = {"probes": 60, "settings": 4}
+    assert remarks(answer)[0].startswith("effective learning rate from settings: 4 of 64 runs ended before a probe")
+    marked = [row["rate"].endswith(" (from settings)") for row in combination_table(answer)[0]]
+    assert marked == [False] * 4 + [True] * 4
+    answer = exp2_answer(rates=False)
+    answer["rates_from"] = {"probes": 63, "not logged": 1}
+    assert remarks(answer)[0] == (
+        "effective learning rate: left out, because 1 of 64 runs ended before a step with one was logged"
+    )
+    answer["rates_from"] = {"probes": 32, "not of the SGD type": 32}
+    assert remarks(answer)[0].endswith("left out, because an optimizer that is not of the SGD type has none")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (1.2, "exp2_sgd_B32_fixed is worse by 1.2000 (1.1925 to 1.2075)"),
+        (-0.002, "exp2_sgd_B32_fixed is better by 0.0020 (−0.0055 to 0.0095)"),
+    ],
+)
+def test_a_change_for_the_worse_is_called_that(change: float, said: str) -> None:
+    noise = np.array([-0.01, 0.01] * 4)
+    values = {each: 1.0 + change * each[0] + noise * each[0] for each in np.ndindex(2, 2, 2)}
+    found = headline(answer_of(plan_of(), measured_of(values)))
+    assert found == f"no improvement in val/loss to attribute: {said}"
 
 
 def test_without_an_improvement_nothing_is_shared_out(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

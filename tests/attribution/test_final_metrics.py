@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from optexp.attribution.outcomes import Outcome, final_metric, measured, measured_rate, trivial_loss
+from optexp.attribution.outcomes import Outcome, effective_rate, final_metric, measured, measured_rate, trivial_loss
 
 ROWS = [
     {"step": 10, "val/loss": 1.5, "val/accuracy": 0.5},
@@ -53,6 +53,17 @@ def test_the_rate_is_the_median_over_probes() -> None:
     assert measured_rate([{"train/loss": 1.0, "optim/effective_lr": 0.5}]) is None
 
 
+def test_an_sgd_that_ended_before_a_probe_has_the_rate_of_its_settings() -> None:
+    sgd = {"optimizer._target_": "torch.optim.SGD", "optimizer.lr": 0.1}
+    rows = [{"optim/effective_lr": 0.3}, {"optim/effective_lr": 0.2}, {"val/loss": 9.0}]
+    assert effective_rate(rows, sgd) == (0.2, "settings")
+    assert effective_rate([{"probe/effective_lr": 0.25}, *rows], sgd) == (0.25, "probes")
+    assert effective_rate([{"val/loss": 9.0}], sgd) == (None, "not logged")
+    assert effective_rate(rows, sgd | {"optimizer.maximize": True}) == (None, "not positive")
+    for other in ("torch.optim.Adam", "torch.optim.RMSprop", "mine.SGD"):
+        assert effective_rate(rows, {"optimizer._target_": other}) == (None, "not of the SGD type")
+
+
 def outcome(combination: tuple[int, ...], seed: int, value: float | None, rate: float | None = 0.1) -> Outcome:
     return Outcome(combination, seed, "completed" if value is not None else "failed", "disk", value, rate)
 
@@ -77,3 +88,4 @@ def test_one_run_without_a_rate_leaves_them_out() -> None:
     found = measured([outcome((0,), 0, 2.0), outcome((1,), 0, 1.0, rate=None)])
     assert found.rates is None
     assert np.array_equal(found.values[1,], [1.0])
+    assert found.rates_from == {(0,): {"probes": 1}, (1,): {"probes": 1}}

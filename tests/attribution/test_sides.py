@@ -10,8 +10,10 @@ import pytest
 import yaml
 from made_up import plan_of
 
+from optexp.attribution.plan import Plan
 from optexp.attribution.sides import differences, mixed, read_side
 from optexp.attribution.words import same, value_word, words_towards
+from optexp.cli import _refuse_repeats, parse
 from optexp.config.compose import Composer
 from optexp.errors import BadInput
 
@@ -102,9 +104,66 @@ def test_keys_that_only_one_side_has(make_run: MakeRun, composer: Composer, tmp_
     assert "use_gc" not in composer.compose(words).config["optimizer"]
 
 
+def without(path: str, *keys: str) -> str:
+    """Take keys of the optimizer out of the config of a recorded run."""
+    file = Path(path) / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["optimizer"] = {key: value for key, value in config["optimizer"].items() if key not in keys}
+    file.write_text(yaml.safe_dump(config))
+    return path
+
+
+def accepted(plan: Plan) -> list[dict[str, Any]]:
+    """Pass every command through the checks of the command line; returns the optimizer that each composes."""
+    found = []
+    for combination in plan.design.combinations:
+        _, *words = plan.command(combination)
+        request = parse(words)
+        _refuse_repeats(request.words)
+        found.append(Composer(None).compose(request.words).config["optimizer"])
+    return found
+
+
+def test_commands_that_drop_keys_are_accepted(make_run: MakeRun, composer: Composer, tmp_path: Path) -> None:
+    failing = recorded(make_run, composer, tmp_path / "failing", "optimizer=sgd", "optimizer.dampening=0.9")
+    working = recorded(make_run, composer, tmp_path / "working", "optimizer=sgd", "optimizer.lr=0.2")
+    plan = plan_of(failing=failing, working=without(working, "dampening"))
+    assert [(key.key, key.at(1)) for key in plan.keys] == [("optimizer.lr", 0.2), ("optimizer.dampening", "absent")]
+    optimizers = accepted(plan)
+    assert [(each["lr"], each.get("dampening")) for each in optimizers] == [
+        *[(0.05, 0.9), (0.05, None)],
+        *[(0.2, 0.9), (0.2, None)],
+    ]
+    back = plan_of(failing=working, working=failing)
+    assert accepted(back) == optimizers[::-1]
+
+
+def test_a_key_that_one_side_lacks_and_the_other_has_as_null_is_the_same(
+    make_run: MakeRun, composer: Composer, tmp_path: Path
+) -> None:
+    """As foreach in the runs of a version that had none."""
+    keys = ("max_eval", "tolerance_grad", "lr")
+    new = recorded(make_run, composer, tmp_path / "new", "optimizer=lbfgs", "dataset.batch_size=full")
+    old = recorded(make_run, composer, tmp_path / "old", "optimizer=lbfgs", "dataset.batch_size=full")
+    for failing, working in ((new, without(old, *keys)), (old, new)):
+        plan = plan_of(failing=failing, working=working)
+        assert [key.name for key in plan.keys] == ["lr", "tolerance_grad"]
+        assert {optimizer.get("max_eval") for optimizer in accepted(plan)} == {None}
+
+
+def test_a_word_that_added_or_dropped_a_key_gives_way(composer: Composer) -> None:
+    plain = ["optimizer=sgd", "~optimizer.dampening", "++optimizer.extra=1"]
+    target = composer.compose(["optimizer=sgd", "optimizer.dampening=0.9"]).config
+    assert words_towards(composer, plain, target) == ["optimizer=sgd", "optimizer.dampening=0.9"]
+    target = composer.compose(["optimizer=sgd", "++optimizer.extra=2", "~optimizer.dampening"]).config
+    assert words_towards(composer, plain, target) == [*plain[:2], "++optimizer.extra=2"]
+
+
 def test_keys_that_change_nothing_are_no_difference(make_run: MakeRun, composer: Composer, tmp_path: Path) -> None:
     one = recorded(make_run, composer, tmp_path / "one", "seed=1", "name=a", "engine.log_every=1", "remark=x")
-    other = recorded(make_run, composer, tmp_path / "other", "seed=2", "name=b", "engine.threads=1", "output_dir=o")
+    fast = ("optimizer.foreach=false", "optimizer.fused=true", "engine.channels_last=false", "engine.cuda_graph=false")
+    words = ("seed=2", "name=b", "engine.threads=1", "output_dir=o", "engine.compile=true", "engine.probe_every=null")
+    other = recorded(make_run, composer, tmp_path / "other", *words, *fast)
     with pytest.raises(BadInput, match="no key differs that changes anything"):
         plan_of(failing=one, working=other)
 
@@ -132,7 +191,7 @@ def test_what_is_refused(settings: dict[str, Any], words: tuple[str, ...], text:
 
 def test_too_many_differences_are_refused(make_run: MakeRun, composer: Composer, tmp_path: Path) -> None:
     engine = {"clip_norm": 1.0, "accumulate": 2, "label_smoothing": 0.1, "decay_norm_and_bias": True, "eval_every": "7"}
-    optimizer = {"lr": 0.3, "momentum": 0.5, "dampening": 0.5, "weight_decay": 0.5, "foreach": True}
+    optimizer = {"lr": 0.3, "momentum": 0.5, "dampening": 0.5, "weight_decay": 0.5, "maximize": True}
     rest = {"dataset": {"batch_size": 7, "split_seed": 7}, "model": {"depth": 14}}
     one = recorded(make_run, composer, tmp_path / "one", "optimizer=sgd")
     other = recorded(

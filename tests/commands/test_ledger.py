@@ -95,6 +95,26 @@ def test_two_runs(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_group_of_two_runs_is_described_by_both(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, decay in (("a", 0.1), ("b", 0.01)):
+        write_steps(Path(name), [Group(weight_decay=decay), Group(numbers=1)], weight_decay=decay)
+    info = json.loads(Path("b/run.json").read_text())
+    info["parameter_groups"][1]["tensors"] = 1
+    Path("b/run.json").write_text(json.dumps(info))
+    assert [line for line in printed(capsys, "a", "b") if line.startswith("group ")] == [
+        "group 0: 2 tensors, 1,000 numbers, weight decay 0.1 in A, weight decay 0.01 in B",
+        "group 1: 2 tensors in A, 1 tensor in B, 1 number, weight decay 0",
+    ]
+
+
+def test_a_rule_without_weight_decay_is_described_without(capsys: pytest.CaptureFixture[str]) -> None:
+    write_steps(Path("a"), target="torch.optim.LBFGS")
+    info = json.loads(Path("a/run.json").read_text())
+    info["parameter_groups"] = [{"tensors": 1, "numbers": 1000, "weight_decay": None}]
+    Path("a/run.json").write_text(json.dumps(info))
+    assert printed(capsys, "a")[3] == "all parameters: 1 tensor, 1,000 numbers"
+
+
 def test_adam_beside_sgd_compares_updates(capsys: pytest.CaptureFixture[str]) -> None:
     adam = [Group(direction=20.0, weight_decay=0.01)]
     write_steps(Path("adam"), adam, "torch.optim.AdamW", lr=1e-3, weight_decay=0.01, old=True)

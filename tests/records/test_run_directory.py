@@ -110,6 +110,41 @@ def test_a_directory_holds_one_run_only(tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {"seed": 1}
 
 
+def test_a_record_has_its_content_the_moment_it_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, seen = os.link, []
+
+    def look(source: Path, target: Path) -> None:
+        seen.append((strict(source)["seed"], target.exists()))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", look)
+    RunRecord.create(tmp_path, {}, ["optexp"], {"seed": 3}).wait()
+    assert seen == [(3, False)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "run.json"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_runs_that_begin_together_in_a_directory_one_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    def begin(number: int) -> int | None:
+        try:
+            RunRecord.create(tmp_path, {}, ["optexp"], {"seed": number}).wait()
+        except BadInput:
+            return None
+        return number
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    with ThreadPoolExecutor(8) as pool:
+        owners = [number for number in pool.map(begin, range(16)) if number is not None]
+    assert owners == [strict(tmp_path / "run.json")["seed"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "run.json"]
+
+
 def test_finish_records_how_it_ended(tmp_path: Path) -> None:
     record = RunRecord.create(tmp_path, {}, ["optexp"], {"notes": ["a"]})
     record.finish("diverged", "the loss of step 7 is not finite", last_step=6, wall_time=1.5)
@@ -133,6 +168,13 @@ def test_reopening_keeps_the_history(tmp_path: Path) -> None:
         ("optexp seed=1", "interrupted", 5),
         ("optexp resume x", "completed", 9),
     ]
+
+
+def test_reopening_forgets_the_verdict_of_the_earlier_session(tmp_path: Path) -> None:
+    record = RunRecord.create(tmp_path, {}, ["optexp"], {})
+    record.finish("diverged", "x", outcome="diverged", causes=["lr-too-large"])
+    RunRecord.reopen(tmp_path)
+    assert {"outcome", "causes"}.isdisjoint(strict(tmp_path / "run.json"))
 
 
 def test_reopening_after_a_crash_calls_that_session_interrupted(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,3 +41,10 @@ def test_the_picture_has_a_line_for_each_and_a_gap_for_zero(run: Run) -> None:
     assert axes.get_yscale() == "log"
     assert [line.get_label() for line in axes.get_lines()] == ["step 10", "step 10", "step 40"]
     assert math.isnan(axes.get_lines()[0].get_ydata()[1])  # type: ignore[index, arg-type]
+
+
+def test_a_run_without_probes_has_an_empty_picture_and_no_legend() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = layer_panel([], "gradient norm by layer")
+    assert figure.axes[0].get_legend() is None

@@ -47,5 +47,6 @@ def layer_panel(profiles: Sequence[Profile], title: str) -> Figure:
         label_decades(axes.yaxis)
         axes.set(title=title, xlabel="weight, from the input to the output")
         axes.locator_params(axis="x", integer=True)
-        axes.legend(loc="best", fontsize=8)
+        if profiles:
+            axes.legend(loc="best", fontsize=8)
     return figure
