@@ -3,6 +3,7 @@
 Importing the package is cheap: torch is imported only by the modules that train, and by what is asked of this one.
 
     from optexp import check    # arguments that were asked for and that an optimizer does not have
+    from optexp import Monitor  # the measurements and the diagnosis, for a training loop of your own
 """
 
 from importlib import import_module
@@ -10,7 +11,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"check": "optexp.dropped_arguments"}
+_PUBLIC = {"check": "optexp.dropped_arguments", "Monitor": "optexp.monitor.monitor"}
 
 
 def __getattr__(name: str) -> Any:

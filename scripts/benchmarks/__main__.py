@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import optexp
-from benchmarks import gpu, overhead, scaling, startup, sweeps, training
+from benchmarks import gpu, monitor, overhead, scaling, startup, sweeps, training
 from benchmarks.contest import Contest, Outcome, Size, hold, remarks, table
 
 FAMILIES = {
@@ -24,6 +24,7 @@ FAMILIES = {
     "sweep": "whole sweeps from the command line: fused, one by one, in two processes, plain Hydra, torch.func",
     "start-up": "help, errors, the way to the first step, and what a further member of a sweep costs",
     "overhead": "records and checkpoints against none",
+    "monitor": "a plain loop that optexp.Monitor watches against the same loop alone",
     "scaling": "with the members of a fused group, the width of the model, the size of the data",
     "gpu": "images and tokens per second against loops in the style of airbench and nanoGPT",
 }
@@ -33,7 +34,9 @@ QUICK_REPEATS = 3
 def contests(size: Size) -> list[Contest]:
     """Return all contests, in the order of FAMILIES; a name begins with its family."""
     return [
-        contest for family in (training, sweeps, startup, overhead, scaling, gpu) for contest in family.contests(size)
+        contest
+        for family in (training, sweeps, startup, overhead, monitor, scaling, gpu)
+        for contest in family.contests(size)
     ]
 
 

@@ -97,7 +97,7 @@ WITHOUT_TORCH: dict[str, str] = {
     "-m seed=1,2 hydra/launcher=nope": "hydra/launcher=nope: no such hydra/launcher; choose one of basic",
     "--config-dir mine experiment=grid": "optimizer.lr=-2: allowed is a finite number ≥ 0 (member optimizer.lr=-2",
     # words and flags
-    "train": "'train' is neither a verb (runs, compare, diagnose, ledger, report, export, resume, rerun, studies) nor an override",
+    "train": "'train' is neither a verb (runs, compare, diagnose, ledger, report, export, resume, rerun, studies)",
     "resum": "nor an override key=value (did you mean 'resume'?)",
     "=3": "'=3' is neither a verb",
     "optimizer.lr==3": "optimizer.lr==3: cannot be read as key=value",
