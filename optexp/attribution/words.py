@@ -36,7 +36,8 @@ def words_towards(composer: Composer, words: Sequence[str], target: Mapping[str,
     """Return `words` with changes behind them, so that together they compose the groups of `target`.
 
     Each key has one word, as the command line demands. A key that is null and one that `target` lacks are the same:
-    null stands for the default in every group, and Hydra drops no null.
+    null stands for the default in every group, and Hydra drops no null. Only where `target` has another constructor
+    than the choice it was made of, such a key is dropped by two words, which the command line refuses.
     Raises BadInput where no words do, such as a value that Hydra's grammar cannot write.
     """
     kept = list(words)
@@ -82,7 +83,12 @@ def _changes(have: Any, want: Any, key: str, group: str) -> Iterator[str]:
             yield f"{key}={value_word(want)}"
         return
     if group not in _DEFAULTS_COUNT:
-        yield from (f"~{key}.{name}" for name in have if name not in want and have[name] is not None)
+        lacking = [name for name in have if name not in want]
+        yield from (f"~{key}.{name}" for name in lacking if have[name] is not None)
+        if have.get("_target_") != want.get("_target_"):  # another constructor, which may not know these keys at all
+            for name in lacking:
+                if have[name] is None:  # Hydra drops no null
+                    yield from (f"++{key}.{name}=0", f"~{key}.{name}")
     for name, value in want.items():
         if name in have:
             yield from _changes(have[name], value, f"{key}.{name}", group)

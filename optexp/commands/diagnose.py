@@ -112,7 +112,10 @@ def _curvature(run: Run, trust: Sequence[str]) -> dict[str, Any]:
     """Return the stability headroom of a run, in words and numbers."""
     from optexp.curvature.headroom import headroom
 
-    measured = headroom(run.path, trust)
+    try:
+        measured = headroom(run.path, trust)
+    except BadInput as error:  # the diagnosis is there all the same
+        return {"sentence": f"not measured: {error}"}
     return {**asdict(measured), "decades": measured.decades, "sentence": measured.sentence()}
 
 

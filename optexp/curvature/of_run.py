@@ -111,7 +111,7 @@ def load_checkpoint(path: Path, measuring: Measuring, seed: int = 0, trust: Sequ
     notes: list[str] = []
     loaded = Checkpoints(path / "checkpoints").load(measuring.checkpoint, notice=notes.append)
     if loaded is None:
-        raise BadInput(f"{path}: has no checkpoint '{measuring.checkpoint}' (engine.checkpoint_every=null keeps none)")
+        raise BadInput(f"{path}: has no checkpoint '{measuring.checkpoint}'; {_why_none(run)}")
     step, tree = loaded
     program = training.program
     program.load_state(0, tree["program"])
@@ -142,6 +142,12 @@ def load_checkpoint(path: Path, measuring: Measuring, seed: int = 0, trust: Sequ
     if value - value != 0:
         raise BadInput(f"{path}: the loss at checkpoint '{measuring.checkpoint}' is {value}: it has no curvature")
     return found
+
+
+def _why_none(run: Run) -> str:
+    if run.config["engine"].get("checkpoint_every") is None:
+        return "engine.checkpoint_every=null keeps none"
+    return f"it ended at step {run.last_step}, before its first one"
 
 
 def _mean_loss(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from optexp.diagnosis import repairs
 from optexp.diagnosis.account import element_sizes, gradient_element
 from optexp.diagnosis.candidates import Candidate, Case
-from optexp.diagnosis.values import decades, percent
+from optexp.diagnosis.values import of_missing, percent
 from optexp.records.numbers import measured, setting
 
 
@@ -18,7 +18,7 @@ def epsilon_too_large(case: Case) -> Candidate | None:
     share, element = case.measures.average("probe/eps_share"), gradient_element(case.measures)
     evidence = [
         f"eps {setting(case.measures.number('eps'))} against gradient elements of {measured(element)}: "
-        f"{decades(part)} of the {decades(account.shortfall)} missing"
+        + of_missing(part, account.shortfall)
     ]
     if share is not None:
         evidence.append(f"eps exceeds the root of the second moment in {percent(share)} of the elements")
@@ -41,8 +41,7 @@ def adaptive_step_exhausted(case: Case) -> Candidate | None:
         return None
     evidence = (
         f"an update's elements were {sizes[0][1]:.1e} of the learning rate at step {int(sizes[0][0]):,} and are "
-        f"{sizes[-1][1]:.1e} of it at step {int(sizes[-1][0]):,}: {decades(part)} of the {decades(account.shortfall)} "
-        "missing",
+        f"{sizes[-1][1]:.1e} of it at step {int(sizes[-1][0]):,}: {of_missing(part, account.shortfall)}",
     )
     words = repairs.whole_step(case, account)
     return Candidate("adaptive-step-exhausted", min(part, account.lacking + 0.3) - 0.3, evidence, words, -part)

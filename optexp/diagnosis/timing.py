@@ -7,7 +7,7 @@ import math
 from optexp.diagnosis import repairs
 from optexp.diagnosis.candidates import Candidate, Case
 from optexp.diagnosis.outcome import SWING, jumps, swing
-from optexp.diagnosis.values import decades, percent
+from optexp.diagnosis.values import of_missing, percent
 from optexp.records.numbers import measured, setting
 
 
@@ -21,7 +21,7 @@ def clipping_dominates(case: Case) -> Candidate | None:
     share = "" if clipped is None else f", {percent(clipped)} of the gradients are clipped"
     evidence = (
         f"clip_norm {setting(case.history.clip_norm)} leaves {percent(10**-part)} of the gradients, whose norm is "
-        f"{measured(measures.gradient.median())}{share}: {decades(part)} of the {decades(account.shortfall)} missing",
+        f"{measured(measures.gradient.median())}{share}: {of_missing(part, account.shortfall)}",
     )
     words = repairs.whole_step(case, account) if account.dominant == "clipping" else repairs.of_part(case, "clipping")
     return Candidate("clipping-dominates", min(part, account.lacking + 0.3) - 0.4, evidence, words, -part)

@@ -20,3 +20,10 @@ def decades(value: float) -> str:
 def percent(share: float) -> str:
     """Return a share in per cent: `4 %`, `0.3 %`."""
     return f"{100 * share:.0f} %" if share >= 0.01 or share == 0 else f"{100 * share:.1g} %"
+
+
+def of_missing(part: float, shortfall: float) -> str:
+    """Return what a part takes of what is missing; other parts may have given some of it back."""
+    if part > shortfall + 0.05:
+        return f"{decades(part)}, more than the {decades(shortfall)} that are missing in the end"
+    return f"{decades(part)} of the {decades(shortfall)} missing"

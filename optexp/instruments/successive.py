@@ -162,7 +162,7 @@ def quantities(
     linear = rule.kind == "SGD"
     if linear or (rule.kind is None and "momentum" in settings[0]):
         rate, residual = effective_rate(gram, lr / lr_before if lr_before else 1.0)
-        if residual < (LARGEST_RESIDUAL if linear else LARGEST_RESIDUAL_OF_UNKNOWN):
+        if sign * rate > 0 and residual < (LARGEST_RESIDUAL if linear else LARGEST_RESIDUAL_OF_UNKNOWN):
             row |= {"probe/effective_lr": sign * rate, "probe/fit_residual": residual}
     return row
 

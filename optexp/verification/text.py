@@ -50,7 +50,8 @@ def answer(found: Verification, history: History, program: str = "optexp") -> li
         if found.nothing_to_repair:
             longer = " in a part of its steps" if found.budget.steps < found.budget.planned else ""
             return [f"nothing verified: the original is trained itself{longer}; --steps N chooses another length"]
-        return ["nothing verified: no repair was found to help", *_closest(found, program)]
+        partly = _closest(found, program)
+        return partly or ["nothing verified: no repair was found to help"]
     words = best.prescription.words
     command = repaired_command(history, words, program) or " ".join(words)
     changes = [
@@ -79,7 +80,12 @@ def _closest(found: Verification, program: str) -> list[str]:
     if most <= 0:
         return []
     run = f"{_shown(found)}/{gains[most].ends[0].directory}"
-    return [f"closest: {gains[most].prescription.name}; what is left to repair: {program} diagnose {shlex.quote(run)}"]
+    best = gains[most]
+    after = ", ".join(sorted({end.outcome for end in best.ends if end.outcome}))
+    return [
+        f"helped in part: {best.prescription.name} lowers the loss beyond doubt, and the outcome is still {after}",
+        f"   what is left  {program} diagnose {shlex.quote(run)}",
+    ]
 
 
 def as_dict(found: Verification | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,10 @@ def composer() -> Composer:
 def recorded(make_run: MakeRun, composer: Composer, path: Path, *words: str, **changes: dict[str, Any] | None) -> str:
     """Make the directory of a run with the config that `words` compose; returns its name."""
     make_run(path)
-    config = composer.compose(words).config
+    composed = composer.compose(words)
+    config = composed.config
+    info = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**info, "choices": dict(composed.choices)}))
     for group, values in changes.items():
         config[group] = {**config[group], **values} if values is not None else None
     (path / "config.yaml").write_text(yaml.safe_dump(config))

@@ -1,0 +1,1 @@
+"""Watching training code that is the user's own: what a run of optexp measures, and the same diagnosis."""
