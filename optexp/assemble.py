@@ -145,6 +145,7 @@ def assemble(
         patience=engine.early_stopping_patience,
         probe_every=engine.probe_every,
     )
+    validation = EvalBatches(dataset, dataset.val, device, evaluation_batch(dataset, batch_size))
     return Training(
         _with_absolute_paths(config),
         choices,
@@ -158,10 +159,10 @@ def assemble(
         float(optimizer.param_groups[0]["lr"]),
         _schedule(config, targets["schedule"], plan, dataset, engine),
         plan,
-        EvalBatches(dataset, dataset.val, device, evaluation_batch(dataset, batch_size)),
+        validation,
         model_facts,
         trivial_baseline(dataset) | dataset.baselines,
-        dataset.details | {"batch_size": batch_size, "inputs": _input_facts(batches)},
+        dataset.details | {"batch_size": batch_size, "inputs": _input_facts(validation)},
         [*notes, *optimizer_notes(optimizer, engine.clip_norm, plan.steps_per_epoch == 1)],
     )
 
@@ -353,9 +354,12 @@ def _facts(model: nn.Module, dataset: Dataset) -> dict[str, int | None]:
     }
 
 
-def _input_facts(batches: TrainBatches) -> dict[str, float] | None:
-    """Return mean, standard deviation and largest size of the numbers that the model reads; None for tokens."""
-    inputs = batches.take(0).inputs
+def _input_facts(validation: EvalBatches) -> dict[str, float] | None:
+    """Return mean, standard deviation and largest size of the numbers that the model reads; None for tokens.
+
+    They are those of the first batch of the validation split: the same for every seed.
+    """
+    inputs = next(iter(validation)).inputs
     if not inputs.is_floating_point():
         return None
     return {"mean": inputs.mean().item(), "std": inputs.std().item(), "largest": inputs.abs().max().item()}

@@ -6,7 +6,7 @@ import math
 
 from optexp.diagnosis.account import is_adaptive
 from optexp.diagnosis.candidates import Candidate, Case
-from optexp.diagnosis.values import nice, percent
+from optexp.diagnosis.values import log10, nice, percent
 from optexp.records.numbers import measured, setting
 
 COUPLED = ("Adam", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta")
@@ -32,9 +32,9 @@ def weight_decay_too_strong(case: Case) -> Candidate | None:
     ]
     if growth < -0.1:
         evidence.append(f"the weights fell to {percent(10**growth)} of their size at the start")
-    score = min(math.log10(folds) + 0.2, math.log10(part) + 0.8, 2 * (0.3 - growth))
+    score = min(log10(folds) + 0.2, log10(part) + 0.8, 2 * (0.3 - growth))
     if is_coupled(case):  # what the rule makes of the penalty is another matter, see below
-        score = min(score, math.log10(folds / 10))
+        score = min(score, log10(folds / 10))
     least = (f"optimizer.weight_decay={setting(nice(decay * min(0.1, 0.1 / folds)))}",)
     return Candidate("weight-decay-too-strong", score, tuple(evidence), least)
 
@@ -60,7 +60,7 @@ def l2_coupled_to_adaptive_step(case: Case) -> Candidate | None:
         words = ("optimizer.decoupled_weight_decay=true",)
     else:
         words = (f"optimizer.weight_decay={setting(nice(decay * 0.03 / ratio))}",)
-    score = min(math.log10(ratio) + 0.6, 2 * (0.3 - growth)) - max(0.0, math.log10(folds / 3))
+    score = min(log10(ratio) + 0.6, 2 * (0.3 - growth)) - max(0.0, log10(folds / 3))
     return Candidate("l2-coupled-to-adaptive-step", score, tuple(evidence), words)
 
 

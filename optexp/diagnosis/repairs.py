@@ -22,7 +22,9 @@ USUAL_WARMUP = 0.05  # of the run
 def learning_rate(case: Case, decades: float) -> tuple[str, ...]:
     """Return the word that raises the learning rate by so many decades (lowers it where they are negative)."""
     base = case.measures.base_lr
-    return () if base is None else (f"optimizer.lr={setting(nice(base * 10**decades))}",)
+    if not base or not math.isfinite(decades):  # no factor makes a step of a learning rate of zero
+        return ()
+    return (f"optimizer.lr={setting(nice(base * 10**decades))}",)
 
 
 def whole_step(case: Case, account: Account) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import math
 from optexp.diagnosis import repairs
 from optexp.diagnosis.account import Account, good_update
 from optexp.diagnosis.candidates import Candidate, Case
-from optexp.diagnosis.values import decades, percent
+from optexp.diagnosis.values import decades, log10, percent
 from optexp.records.numbers import measured, setting
 
 LARGE_UPDATE = 0.15
@@ -60,11 +60,11 @@ def step_too_large(case: Case) -> Candidate | None:
         return None
     growth = measures.weight_growth or 0.0
     peak = _early_peak(case)
-    scores = [math.log10(size / LARGE_UPDATE), 2 * (growth - 0.4)]
+    scores = [log10(size / LARGE_UPDATE), 2 * (growth - 0.4)]
     if peak is not None:
         scores.append(min(6 * math.log10(peak) - 0.3, 1.5))
     bonus = {"diverged": 0.6, "stalled": 0.0, "unstable": 0.0, "slow": -0.4}[name]
-    excess = math.log10(size / max(SAFE_UPDATE, good_update(measures)))
+    excess = log10(size / max(SAFE_UPDATE, good_update(measures)))
     much = f"{percent(size)} of" if size < 10 else f"{size:,.0f} times"
     evidence = [f"early updates change the weights by up to {much} their size per step"]
     if growth > 0.2:

@@ -27,3 +27,8 @@ def of_missing(part: float, shortfall: float) -> str:
     if part > shortfall + 0.05:
         return f"{decades(part)}, more than the {decades(shortfall)} that are missing in the end"
     return f"{decades(part)} of the {decades(shortfall)} missing"
+
+
+def log10(value: float) -> float:
+    """Return the decimal logarithm; of zero that of 1e-30, which is beyond every threshold."""
+    return math.log10(max(value, 1e-30))

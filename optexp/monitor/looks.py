@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from optexp.instruments.look import Look
 
-ROWS, PROBES = 20, 4
+ROWS, PROBES = 14, 3
 """Looks become rarer as a training goes on: about so many in the time it took so far."""
 
 
 def looks(every: int, probe_every: int | None, last: int | None) -> Iterator[tuple[int, Look]]:
     """Yield the steps (from 1) to look at, and what to measure of each, without an end.
 
-    Measured are the first step and every `every`-th, later fewer: with 10, a thousand steps have 72 and a million 251.
+    Measured are the first step and every `every`-th, later fewer: with 10, a thousand steps have 50 and a million 151.
     Of these, about every `probe_every`-th step is compared with the one before, more often in the beginning, each about
     twice as late as the one before. The `last` step is both.
     """

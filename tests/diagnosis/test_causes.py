@@ -202,3 +202,14 @@ def test_an_optimizer_without_weight_decay_is_not_told_to_use_it() -> None:
     settings = {key: value for key, value in made.settings.items() if key != "weight_decay"}
     (first, *_) = diagnose(replace(made, settings=settings)).findings
     assert first.prescription == ("engine.early_stopping_patience=3",)
+
+
+def test_a_learning_rate_of_zero_is_diagnosed_without_a_factor_that_could_mend_it() -> None:
+    rows = [
+        {"step": step, "train/loss": 2.3, "val/loss": 2.3, "optim/lr": 0.0, "optim/update_ratio": 0.0}
+        | {"optim/weight_norm": 10.0, "optim/grad_norm": 1.0}
+        for step in range(1, 101, 3)
+    ]
+    found = diagnose(History(rows, total_steps=100, optimizer="SGD", settings={"lr": 0.0}, baseline=2.3))
+    assert found.outcome == "stalled"
+    assert all(not word.startswith("optimizer.lr=") for finding in found.findings for word in finding.prescription)

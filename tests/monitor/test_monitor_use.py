@@ -224,14 +224,14 @@ def test_looks_are_the_engines_in_the_beginning_and_become_rarer() -> None:
             break
         chosen[step] = look
     plan = Plan(400, 40, 32, 10, Interval(10**6, "step"), None, None, 200)
-    early = {step: look for step, look in plan.looks.items() if 1 <= step <= 390}
-    assert {step: look for step, look in chosen.items() if step <= 390} == early
+    early = {step: look for step, look in plan.looks.items() if 1 <= step <= 280}
+    assert {step: look for step, look in chosen.items() if step <= 280} == early
     measured = [step for step, look in chosen.items() if look.sizes]
     assert len(measured) < 200
-    assert all(later - step <= max(10, step / 19) for step, later in pairwise(measured[1:]))
+    assert all(later - step <= max(10, step / 13) for step, later in pairwise(measured[1:]))
     probed = [step for step, look in chosen.items() if look.probe]
     assert all(chosen[step - 1].remember for step in probed)
-    assert all(later - step <= max(200, step / 4) + later / 19 for step, later in pairwise(probed))
+    assert all(later - step <= max(200, step / 3) + later / 13 for step, later in pairwise(probed))
 
 
 def test_the_last_planned_step_is_measured_and_probed() -> None:

@@ -65,7 +65,7 @@ def test_a_growing_state_is_told() -> None:
     """SGD makes its buffers at the first step; after that nothing grows."""
     training = training_of(composed("optimizer=sgd"))
     assert state_bytes(training) == 0
-    training.program.step(0, [1e-3], False)
+    training.program.step(0, [1e-3])
     assert state_bytes(training) == 4 * sum(parameter.numel() for parameter in training.model.parameters())
 
 

@@ -126,7 +126,8 @@ def test_joblib_loses_the_member_that_died(folder: Path) -> None:
     how = "os.kill(os.getpid(), signal.SIGKILL)"
     ended = in_a_process(folder, *words("joblib", "0.1,0.2,0.9,0.3,0.4,0.05", how), "hydra.launcher.n_jobs=2")
     assert_is_finished(folder, ended)
-    assert ended.err == ""
+    joblibs = ("resource_tracker", "warnings.warn(")  # about what its killed worker has left behind, now and then
+    assert [line for line in ended.err.splitlines() if not any(word in line for word in joblibs)] == []
     assert statuses(folder) == ["completed", "completed", "failed", "completed", "completed", "completed"]
     assert " go on one by one: TerminatedWorkerError: " in ended.out
 
