@@ -92,10 +92,10 @@ def test_steps_are_graphs_when_both_kinds_are_captured() -> None:
     program = SimpleNamespace(take=take, why_not_captured=None)
     assert why_eager(program) == "this run does not ask for graphs"
     program.take = CapturedSteps(take, lambda: [weight], torch.device("cpu"), Replayed)
-    for look in (Look.SIZES, *[Look.NOTHING] * 4):
+    for look in (Look(accuracy=True, sizes=True), *[Look.NOTHING] * 4):
         program.take(look)
         assert why_eager(program) == "they are not captured yet"
-    program.take(Look.SIZES)
+    program.take(Look(accuracy=True, sizes=True))
     assert why_eager(program) is None
     program.take.refused = "operation not permitted"
     assert why_eager(program) == "operation not permitted"

@@ -108,7 +108,7 @@ class FusedRuns:
         observations = self.take(look)
         self.optimizer.advance()
         self.log.advance(step + 1)
-        if look.sizes:
+        if observations:
             self.observations = observations
         return self._not_finite(step) if self.on_host else []
 
@@ -117,7 +117,7 @@ class FusedRuns:
         batch = TrainBatches.stacked(self._padded(self.batches), self._clock)
         for parameter in self.parameters.values():
             parameter.grad = None
-        losses, observations = self._backward(batch, look.sizes)
+        losses, observations = self._backward(batch, look.accuracy)
         gradients = [value.grad for value in self.parameters.values() if value.grad is not None]
         norms = member_norms(gradients)
         coefficients = self._clip(gradients, norms)

@@ -16,7 +16,7 @@ from optexp.engine.checkpoint import Checkpoints, all_finite
 from optexp.engine.program import Program
 from optexp.engine.runtime import Interruption
 from optexp.engine.step_log import Reading
-from optexp.instruments.look import Look
+from optexp.instruments.look import Look, sizes_gap, spaced
 from optexp.records.sinks import Sink
 from optexp.schedules import BoundSchedule
 
@@ -51,25 +51,29 @@ class Plan:
         return frozenset([1, *chain.from_iterable(between), *self.evaluated])
 
     @cached_property
+    def sized(self) -> frozenset[int]:
+        """The steps whose sizes are measured: logged ones, fewer and fewer, and the last."""
+        return frozenset([*spaced(sorted(self.logged), sizes_gap), self.total_steps])
+
+    @cached_property
     def probed(self) -> frozenset[int]:
-        """The steps that are compared with the step before: logged ones, about `probe_every` steps apart, and the last.
+        """The steps that are compared with the step before: some of `sized`, about `probe_every` steps apart.
 
         They begin closer together, each about twice as late as the one before: what goes wrong goes wrong early.
         """
         if self.probe_every is None:
             return frozenset()
-        chosen: list[int] = []
-        for step in sorted(self.logged - {0, 1}):
-            if not chosen or step >= chosen[-1] + min(chosen[-1], self.probe_every):
-                chosen.append(step)
+        every = self.probe_every
+        chosen = spaced(sorted(self.sized - {0, 1}), lambda step: min(step, every))
         return frozenset([*chosen, *({self.total_steps} - {1})])
 
     @cached_property
     def looks(self) -> dict[int, Look]:
         """What to measure of the steps that are looked at."""
-        remembered = {step - 1 for step in self.probed}
-        steps = self.logged | remembered
-        return {step: Look(step in self.logged, step in remembered, step in self.probed) for step in steps}
+        logged, sized, probed = self.logged, self.sized, self.probed
+        remembered = {step - 1 for step in probed}
+        steps = logged | remembered
+        return {step: Look(step in logged, step in sized, step in remembered, step in probed) for step in steps}
 
     @cached_property
     def saved(self) -> frozenset[int]:
@@ -166,7 +170,7 @@ def train(
         look = plan.looks.get(done + 1, Look.NOTHING)
         diverged = program.step(done, [member.learning_rate(done) for member in live], look)
         done += 1
-        observed = look.sizes
+        observed = done in plan.logged
         due = diverged or done in plan.saved or done in plan.evaluated or interruption.received is not None
         if not (observed or due):
             continue

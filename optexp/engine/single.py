@@ -122,14 +122,14 @@ class SingleRun:
             self._seed_generators()
         observations = self.take(look)
         self.log.advance(step + 1)
-        if look.sizes:
+        if observations:
             self.observations = observations
         return list(self.divergences)
 
     def _take(self, look: Look) -> dict[str, Tensor]:
         """Do all of a step that is done on the device. Returns what was measured, for an observed step."""
         batch = self.batches.at(self._clock)
-        loss, gradients, norm, observations = self._evaluate(batch, look.sizes)
+        loss, gradients, norm, observations = self._evaluate(batch, look.accuracy)
         self.log.write(loss, norm)
         if not self.guard.allows(loss, 0.0 if self._overflow_can_be_cured() else norm):
             self._diverge(float(loss), float(norm))

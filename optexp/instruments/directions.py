@@ -40,12 +40,10 @@ def measured(rule: Rule, settings: Sequence[Sequence[Settings]], step: Snapshot,
             return {}
         norms.append(torch.linalg.vector_norm(direction, dim=1))
         if rule.kind in _SECOND_MOMENTS:
-            roots = group.root.split(rule.sizes[start:end], dim=1)
-            present = [root for place, root in enumerate(roots, start) if place not in rule.absent]
-            below += [(root < group.setting("eps")).sum(1) for root in present]
-            count += sum(root.shape[1] for root in present)
+            below.append(group.below_eps())
+            count += last - first - sum(rule.sizes[place] for place in rule.absent if start <= place < end)
     found = {"directions": torch.stack(norms, dim=1)}
-    return found | ({"eps_share": torch.stack(below).sum(0) / count} if below else {})
+    return found | ({"eps_share": torch.stack(below).sum(0) / count} if count else {})
 
 
 class _Group:
@@ -59,12 +57,16 @@ class _Group:
         self.weights = weights
 
     def slot(self, name: str) -> Tensor:
+        """Return an entry of the state, in memory of its own."""
         found = self.rule.slot(self.index, name)
         return torch.zeros_like(self.gradient) if found is None else self.rule.flat(found)
 
     def setting(self, name: str, place: int | None = None, default: Any = None) -> Any:
         """Return a setting, as a column [R, 1] where the members differ."""
-        values = self._values(name, place, default)
+        return self._shared(self._values(name, place, default))
+
+    def _shared(self, values: Sequence[float]) -> Any:
+        """Return the number that all members have, else a column [R, 1]."""
         return values[0] if len(set(values)) == 1 else column(values, self.gradient)
 
     def has(self, name: str) -> Tensor:
@@ -84,9 +86,9 @@ class _Group:
         """Return the weight decay that is applied to the weights apart from the gradient, or 0."""
         kind = self.rule.kind
         rates = [0.0 if couples_decay(kind, own) else float(own.get("weight_decay", 0.0)) for own in self.settings]
-        return column(rates, self.gradient) * self.weights if any(rates) else 0.0
+        return self._shared(rates) * self.weights if any(rates) else 0.0
 
-    def correction(self, place: int) -> Tensor:
+    def correction(self, place: int) -> Any:
         """Return 1 − beta^t, in double precision: for t of one and beta of 0.999 single loses three digits."""
         steps, betas = self.rule.steps(self.index), self._values("betas", place)
         assert steps is not None
@@ -94,17 +96,27 @@ class _Group:
             exact = steps.float() if self.gradient.device.type == "mps" else steps.double()
             beta = betas[0] if len(set(betas)) == 1 else column(betas, exact)
             return (1 - beta**exact).to(self.gradient)
-        return column([1 - beta**steps for beta in betas], self.gradient)
+        return self._shared([1 - beta**steps for beta in betas])
 
     @cached_property
     def root(self) -> Tensor:
         """Return the root of the second moment, corrected for its start at zero where the rule does so."""
         moment = self.slot("max_exp_avg_sq" if self.any("amsgrad") else _SECOND_MOMENTS[self.rule.kind or ""])
         if self.rule.kind in ("Adam", "AdamW"):
-            return moment.sqrt() / self.correction(1).sqrt()
+            return moment.div_(self.correction(1)).sqrt_()
         if self.any("centered"):
-            moment = moment - self.slot("grad_avg") ** 2
-        return moment.sqrt()
+            moment = moment.sub_(self.slot("grad_avg").square_())
+        return moment.sqrt_()
+
+    def below_eps(self) -> Tensor:
+        """Return how many elements have a root below eps, [R]. A CPU finds signs five times as fast as it compares."""
+        distance = (self.setting("eps") - self.root).sign_().clamp_(min=0)
+        if self.rule.absent:
+            start, end = self.rule.bounds[self.index]
+            for place, part in enumerate(distance.split(self.rule.sizes[start:end], dim=1), start):
+                if place in self.rule.absent:
+                    part.zero_()
+        return distance.sum(1)
 
 
 def _sgd(group: _Group) -> Tensor | None:
@@ -120,8 +132,8 @@ def _sgd(group: _Group) -> Tensor | None:
 def _adam(group: _Group) -> Tensor | None:
     if group.rule.steps(group.index) is None:
         return None
-    mean = group.slot("exp_avg") / group.correction(0)
-    return mean / (group.root + group.setting("eps")) + group.decay()
+    mean = group.slot("exp_avg").div_(group.correction(0))
+    return mean.div_(group.root + group.setting("eps")).add_(group.decay())
 
 
 def _rmsprop(group: _Group) -> Tensor | None:

@@ -49,12 +49,16 @@ class Observer:
         self._before: _Before | None = None
         self._last: Snapshot | None = None  # of the step before, when that was to be remembered
         self._last_lr: list[float] = []  # of the step before the last probe
+        self._no_grad = torch.no_grad()  # making one takes longer than using it
 
-    @torch.no_grad()
     def before(self, look: Look, coefficient: float | Tensor | None = None) -> None:
         """Note weights and gradients. `coefficient` is what clipping has multiplied the gradients by, [R] or one."""
         if not look.looks:
             return
+        with self._no_grad:
+            self._before = self._noted(look, coefficient)
+
+    def _noted(self, look: Look, coefficient: float | Tensor | None) -> _Before:
         self.rule.refresh()
         parameters = self.rule.parameters
         given = self.rule.gradients()
@@ -64,19 +68,22 @@ class Observer:
         scale = None
         if coefficient is not None:
             scale = torch.as_tensor(coefficient, dtype=parameters[0].dtype, device=parameters[0].device).reshape(-1)
-        self._before = _Before(
+        return _Before(
             scale,
             self.rule.norms(gradients) if look.sizes else None,
             self.rule.flat(gradients) if look.compares else None,
             self.rule.flat(parameters),
         )
 
-    @torch.no_grad()
     def after(self, look: Look) -> dict[str, Tensor]:
         """Return what was measured, each with the member first: [R, ...]. Empty when nothing but memory was asked."""
         before, self._before = self._before, None
         if before is None:
             return {}
+        with self._no_grad:
+            return self._measured(look, before)
+
+    def _measured(self, look: Look, before: _Before) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         rule = self.rule
         update = rule.flat(rule.parameters).sub_(before.weights)

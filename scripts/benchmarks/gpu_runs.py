@@ -132,7 +132,8 @@ def why_eager(program: SingleRun | FusedRuns) -> str | None:
     take = program.take
     if not isinstance(take, CapturedSteps):
         return program.why_not_captured or "this run does not ask for graphs"
-    if take.refused is None and set(take._captured) != {Look.NOTHING, Look.SIZES}:
+    captured = take._captured
+    if take.refused is None and not (Look.NOTHING in captured and any(look.accuracy for look in captured)):
         return "they are not captured yet"
     return take.refused
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+import dataclasses
+from functools import cached_property, partial
 
 from benchmarks.contest import Contest, Contestant, Cost, Size
 from benchmarks.optexp_loop import LOG_EVERY, NEVER, Source, run_engine
+from optexp.engine.loop import Plan
+from optexp.instruments.look import Look
 
 WORDS = ("model=mlp", "optimizer=adamw", "engine.clip_norm=1.0", f"engine.eval_every={NEVER}")
 STEPS, QUICK_STEPS = 1000, 100
@@ -28,13 +31,17 @@ def contests(size: Size) -> list[Contest]:
 
 
 def instruments_contest(name: str, steps: int) -> Contest:
-    """Milliseconds per step with everything that a default run measures (and nobody writes), and with nothing."""
+    """Milliseconds per step with the instruments of a default run, without them, and with nothing measured at all.
+
+    Nobody writes what is measured. Without instruments a row has loss, accuracy, gradient norm and learning rate.
+    """
     words = [*MEASURED[name], f"engine.eval_every={NEVER}", "engine.checkpoint_every=null", f"engine.max_steps={steps}"]
     measuring = Source(words)
     blind = Source([*words, f"engine.log_every={NEVER}", "engine.probe_every=null"])
     contestants = [
         Contestant("instruments", partial(_step, measuring, steps, sinks=False)),
-        Contestant("no instruments", partial(_step, blind, steps, sinks=False)),
+        Contestant("no instruments", partial(_step, measuring, steps, sinks=False, instruments=False)),
+        Contestant("nothing measured", partial(_step, blind, steps, sinks=False, instruments=False)),
     ]
     title = f"overhead: instruments every {LOG_EVERY} steps, {name}"
     return Contest(title, "ms/step", contestants, goals={"no instruments": 1 / ALLOWED_TO_INSTRUMENTS})
@@ -64,6 +71,18 @@ def checkpoint_contest(steps: int) -> Contest:
     return Contest(name, "ms/step", contestants, goals={"no checkpoints": 1 / ALLOWED})
 
 
-def _step(source: Source, steps: int, sinks: bool = True, checkpoints: bool = False) -> Cost:
+class _RowsOnly(Plan):
+    """A plan whose logged steps are not looked at: no sizes of the step, no probes."""
+
+    @cached_property
+    def looks(self) -> dict[int, Look]:
+        return {step: Look(accuracy=True) for step in self.logged}
+
+
+def _step(source: Source, steps: int, sinks: bool = True, checkpoints: bool = False, instruments: bool = True) -> Cost:
     """Return the whole training divided by its steps: what is written behind its back has to be finished too."""
-    return Cost(1000 * run_engine(source.training(), sinks=sinks, checkpoints=checkpoints).whole / steps)
+    training = source.training()
+    if not instruments:
+        own = {field.name: getattr(training.plan, field.name) for field in dataclasses.fields(Plan)}
+        training = dataclasses.replace(training, plan=_RowsOnly(**own))
+    return Cost(1000 * run_engine(training, sinks=sinks, checkpoints=checkpoints).whole / steps)

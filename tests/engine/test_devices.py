@@ -23,11 +23,11 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def test_a_step_does_not_wait_for_the_device(optimizer: str, precision: str, clip_norm: str) -> None:
     words = (f"optimizer={optimizer}", f"engine.precision={precision}", f"engine.clip_norm={clip_norm}")
     training = assembled("engine.device=cuda", "engine.max_steps=50", *words)
-    training.program.step(0, [0.01], look=Look.SIZES)
+    training.program.step(0, [0.01], look=Look(accuracy=True, sizes=True))
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(1, 20):
-            training.program.step(step, [0.01], look=Look.SIZES if step % 5 == 0 else Look.NOTHING)
+            training.program.step(step, [0.01], look=Look(accuracy=True, sizes=True) if step % 5 == 0 else Look.NOTHING)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert math.isfinite(training.program.read().rows()[0]["train/loss"])
@@ -51,11 +51,11 @@ def test_a_step_of_a_group_does_not_wait_for_the_device(optimizer: str, captured
     trainings = group(words, variants)
     program = fuse(trainings)
     for step in range(10):
-        program.step(step, [0.01] * 3, look=Look.SIZES if step % 5 == 0 else Look.NOTHING)
+        program.step(step, [0.01] * 3, look=Look(accuracy=True, sizes=True) if step % 5 == 0 else Look.NOTHING)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(10, 30):
-            program.step(step, [0.01] * 3, look=Look.SIZES if step % 5 == 0 else Look.NOTHING)
+            program.step(step, [0.01] * 3, look=Look(accuracy=True, sizes=True) if step % 5 == 0 else Look.NOTHING)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(math.isfinite(row["train/loss"]) for row in program.read(range(3)).rows())

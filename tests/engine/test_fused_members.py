@@ -61,7 +61,7 @@ def restored_threads() -> Iterator[None]:
 
 def steps(program: FusedRuns, first: int, last: int, rates: Sequence[float]) -> None:
     for step in range(first, last):
-        look = Look.SIZES if step % 2 == 0 else Look.NOTHING
+        look = Look(accuracy=True, sizes=True) if step % 2 == 0 else Look.NOTHING
         program.step(step, [rate * (1 + step % 3) for rate in rates], look)
 
 

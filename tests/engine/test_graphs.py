@@ -92,7 +92,7 @@ def test_a_captured_run_is_the_run(model: str, words: tuple[str, ...]) -> None:
     (ending, _, expected), (other, _, found) = trained(written), trained(captured)
     assert other == ending
     assert found.without_times() == expected.without_times()
-    assert replays(captured.program) == {Look.NOTHING: 17, Look.SIZES: 2}
+    assert replays(captured.program) == {Look.NOTHING: 17, Look(accuracy=True, sizes=True): 2}
     assert_close(expected.without_times()[:3], trained(assembled(*words))[2].without_times()[:3])
 
 
@@ -105,7 +105,7 @@ def test_augmented_images_are_drawn_anew_in_every_replay() -> None:
 
     captured = augmented(captured=True)
     assert trained(captured)[2].without_times() == trained(augmented(captured=False))[2].without_times()
-    assert replays(captured.program) == {Look.NOTHING: 17, Look.SIZES: 2}
+    assert replays(captured.program) == {Look.NOTHING: 17, Look(accuracy=True, sizes=True): 2}
 
 
 class Noisy(nn.Module):
@@ -136,7 +136,7 @@ def test_torchs_generators_are_set_before_every_replay() -> None:
     expected = trained(as_on_a_device(foreign(Noisy), captured=False))[2]
     captured = as_on_a_device(foreign(Noisy))
     assert trained(captured)[2].without_times() == expected.without_times()
-    assert replays(captured.program) == {Look.NOTHING: 17, Look.SIZES: 2}
+    assert replays(captured.program) == {Look.NOTHING: 17, Look(accuracy=True, sizes=True): 2}
 
 
 def test_a_step_that_waits_is_taken_as_it_is_written(caplog: pytest.LogCaptureFixture) -> None:
@@ -184,7 +184,7 @@ def test_a_number_that_is_baked_into_the_graph_is_noticed(forgotten: str, monkey
 
     monkeypatch.setattr(transfers.HostNumbers, "compute", forgetful)
     assert trained(captured)[2].without_times() != expected.without_times()
-    assert replays(captured.program) == {Look.NOTHING: 17, Look.SIZES: 2}
+    assert replays(captured.program) == {Look.NOTHING: 17, Look(accuracy=True, sizes=True): 2}
 
 
 def test_masks_cannot_be_drawn_from_a_number_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,7 @@ def test_a_captured_group_is_the_group(model: str, optimizer: str) -> None:
     common = [*MODELS[model], *COMMON, f"optimizer={optimizer}", "engine.label_smoothing=0.1"]
     expected, _ = together(common, captured=False)
     found, program = together(common, captured=True)
-    assert replays(program) == {Look.NOTHING: 17, Look.SIZES: 2}
+    assert replays(program) == {Look.NOTHING: 17, Look(accuracy=True, sizes=True): 2}
     for (ending, rows), (other, others) in zip(found, expected, strict=True):
         assert ending == other
         assert rows.without_times() == others.without_times()

@@ -62,7 +62,7 @@ def test_accumulation_in_uneven_parts_does_not_change_the_update(parts: int) -> 
     runs = [assembled(*BASE, f"engine.accumulate={k}", "engine.precision=fp64") for k in (1, parts)]
     for training in runs:
         for step in range(10):
-            training.program.step(step, [0.05], look=Look.SIZES if step == 9 else Look.NOTHING)
+            training.program.step(step, [0.05], look=Look(accuracy=True, sizes=True) if step == 9 else Look.NOTHING)
     torch.testing.assert_close(parameters(runs[0].model), parameters(runs[1].model), rtol=1e-10, atol=1e-12)
     first, second = (training.program.read().rows()[0] for training in runs)
     assert first["train/loss"] == pytest.approx(second["train/loss"], rel=1e-9)
@@ -82,7 +82,7 @@ def test_read_reports_means_and_the_clipped_fraction() -> None:
     training = assembled(*BASE, "engine.clip_norm=1.0")
     program = training.program
     for step in range(7):
-        program.step(step, [0.05], look=Look.SIZES if step == 6 else Look.NOTHING)
+        program.step(step, [0.05], look=Look(accuracy=True, sizes=True) if step == 6 else Look.NOTHING)
     losses, norms = torch.tensor(program.log.losses), torch.tensor(program.log.norms)
     values = program.read().rows()[0]
     assert values["train/loss"] == pytest.approx(losses.mean().item(), rel=1e-6)
@@ -97,7 +97,7 @@ def test_read_reports_means_and_the_clipped_fraction() -> None:
 def test_the_update_ratio_includes_clipping_momentum_and_lr() -> None:
     training = assembled(*BASE, "engine.clip_norm=0.01", "optimizer.momentum=0", "optimizer.weight_decay=0")
     before = parameters(training.model).clone()
-    training.program.step(0, [0.5], look=Look.SIZES)
+    training.program.step(0, [0.5], look=Look(accuracy=True, sizes=True))
     change = (parameters(training.model) - before).norm()
     assert change.item() == pytest.approx(0.5 * 0.01, rel=1e-3)
     assert training.program.read().rows()[0]["optim/update_ratio"] == pytest.approx(
@@ -148,7 +148,7 @@ def test_fp16_unscales_before_it_clips() -> None:
         *BASE, "engine.precision=fp16", "engine.clip_norm=0.01", "optimizer.momentum=0", "optimizer.weight_decay=0"
     )
     before = parameters(training.model).clone()
-    training.program.step(0, [0.5], look=Look.SIZES)
+    training.program.step(0, [0.5], look=Look(accuracy=True, sizes=True))
     assert (parameters(training.model) - before).norm().item() == pytest.approx(0.005, rel=1e-2)
     values = training.program.read().rows()[0]
     assert values["optim/loss_scale"] == 65536
@@ -258,7 +258,7 @@ def test_peculiar_models_train_as_in_a_bare_loop(kind: Any, settings: dict[str, 
     run, model = run_of(Peculiar(), kind, settings), Peculiar()
     optimizer = kind([p for p in model.parameters() if p.requires_grad], foreach=False, **settings)
     for step in range(12):
-        run.step(step, [settings["lr"]], look=Look.SIZES if step == 5 else Look.NOTHING)
+        run.step(step, [settings["lr"]], look=Look(accuracy=True, sizes=True) if step == 5 else Look.NOTHING)
         batch = run.batches.take(step)
         optimizer.zero_grad()
         loss = F.cross_entropy(model(batch.inputs), batch.targets)
@@ -281,7 +281,7 @@ def test_peculiar_models_train_as_in_a_bare_loop(kind: Any, settings: dict[str, 
 def test_a_loaded_state_goes_on_bit_by_bit(model: str, kind: Any, settings: dict[str, Any]) -> None:
     runs = [run_of(assembled(f"model={model}").model, kind, settings) for _ in range(2)]
     for step in range(4):
-        runs[0].step(step, [0.01], look=Look.SIZES if step == 3 else Look.NOTHING)
+        runs[0].step(step, [0.01], look=Look(accuracy=True, sizes=True) if step == 3 else Look.NOTHING)
     saved = copy.deepcopy(runs[0].state(0))
     runs[1].load_state(0, saved)
     for step in range(4, 8):

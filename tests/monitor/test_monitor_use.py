@@ -9,6 +9,7 @@ import math
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,9 @@ def test_the_verbs_read_its_directory(tmp_path: Path) -> None:
         for _ in range(4):
             train(model, optimizer, batches(50), monitor.step)
             monitor.validation(1.1, 0.3)
-    assert here(tmp_path, "diagnose", "run").out.splitlines()[1] == monitor.report().splitlines()[0]
+    verb, own = here(tmp_path, "diagnose", "run").out.splitlines()[1:], monitor.report().splitlines()
+    assert verb[0].startswith(own[0])
+    assert [line for line in verb if line[:1].isdigit()] == [line for line in own if line[:1].isdigit()] != []
     for words in (["ledger", "run"], ["runs", "."], ["report", "run"]):
         ended = here(tmp_path, *words)
         assert (ended.status, ended.err) == (0, ""), words
@@ -224,14 +227,16 @@ def test_looks_are_the_engines_in_the_beginning_and_become_rarer() -> None:
             break
         chosen[step] = look
     plan = Plan(400, 40, 32, 10, Interval(10**6, "step"), None, None, 200)
-    early = {step: look for step, look in plan.looks.items() if 1 <= step <= 280}
+    early = {
+        step: replace(look, accuracy=False) for step, look in plan.looks.items() if 1 <= step <= 280 and look.looks
+    }
     assert {step: look for step, look in chosen.items() if step <= 280} == early
     measured = [step for step, look in chosen.items() if look.sizes]
-    assert len(measured) < 200
-    assert all(later - step <= max(10, step / 13) for step, later in pairwise(measured[1:]))
+    assert len(measured) < 120
+    assert all(later - step <= step / 10 + 10 for step, later in pairwise(measured[1:]))
     probed = [step for step, look in chosen.items() if look.probe]
     assert all(chosen[step - 1].remember for step in probed)
-    assert all(later - step <= max(200, step / 3) + later / 13 for step, later in pairwise(probed))
+    assert all(later - step <= max(200, step / 3) + later / 10 + 10 for step, later in pairwise(probed))
 
 
 def test_the_last_planned_step_is_measured_and_probed() -> None:
