@@ -67,7 +67,7 @@ class Engine:
     cuda_graph: bool | None = None
     channels_last: bool = True
     log_every: Annotated[int, AtLeast(1)] = 10
-    probe_every: Annotated[int, AtLeast(1)] | None = 200
+    probe_every: Annotated[int, AtLeast(1)] | None = 400
     eval_every: Any = "1epoch"  # see Interval
     checkpoint_every: Any = "1epoch"
     early_stopping_patience: Annotated[int, AtLeast(1)] | None = None

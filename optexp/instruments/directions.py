@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optexp.instruments.norms import norms_of_parts
 from optexp.instruments.rules import Rule, Settings
-from optexp.instruments.successive import Snapshot, column, couples_decay
+from optexp.instruments.successive import Snapshot, decay_rate
+from optexp.transfers import to_device
 
 _SECOND_MOMENTS = {"Adam": "exp_avg_sq", "AdamW": "exp_avg_sq", "RMSprop": "square_avg", "Adagrad": "sum"}
 
@@ -28,75 +30,91 @@ def measured(rule: Rule, settings: Sequence[Sequence[Settings]], step: Snapshot,
     """
     if rule.kind is None:
         return {}
-    norms, below, count = [], [], 0
-    for index, (start, end) in enumerate(rule.bounds):
-        first, last = sum(rule.sizes[:start]), sum(rule.sizes[:end])
-        gradient = step.gradient[:, first:last]
-        if step.decay is not None:
-            gradient = gradient + step.decay[:, first:last]
-        group = _Group(rule, index, [member[index] for member in settings], gradient, weights[:, first:last])
-        direction = _DIRECTIONS[rule.kind](group)
-        if direction is None:
-            return {}
-        norms.append(torch.linalg.vector_norm(direction, dim=1))
-        if rule.kind in _SECOND_MOMENTS:
-            below.append(group.below_eps())
-            count += last - first - sum(rule.sizes[place] for place in rule.absent if start <= place < end)
-    found = {"directions": torch.stack(norms, dim=1)}
-    return found | ({"eps_share": torch.stack(below).sum(0) / count} if count else {})
+    gradient = step.gradient if step.decay is None else step.gradient + step.decay
+    state = _State(rule, settings, gradient, weights)
+    direction = _DIRECTIONS[rule.kind](state)
+    if direction is None:
+        return {}
+    norms = norms_of_parts([direction], rule.group_sizes)
+    found = {"directions": torch.stack(norms).view(len(norms), -1).mT}
+    if rule.kind not in _SECOND_MOMENTS:
+        return found
+    count = sum(size for place, size in enumerate(rule.sizes) if place not in rule.absent)
+    return found | ({"eps_share": state.below_eps() / count} if count else {})
 
 
-class _Group:
-    """A parameter group as vectors [R, n], and its settings as columns [R, 1]."""
+class _State:
+    """Settings, state and gradient of a step, over all parameters: what the formulas of the rules read.
 
-    def __init__(self, rule: Rule, index: int, settings: Sequence[Settings], gradient: Tensor, weights: Tensor) -> None:
+    Tensors are [R, n]. A setting is a number where all members and groups have the same, else a tensor.
+    """
+
+    def __init__(self, rule: Rule, settings: Sequence[Sequence[Settings]], gradient: Tensor, weights: Tensor) -> None:
         self.rule = rule
-        self.index = index
         self.settings = settings
         self.gradient = gradient
         self.weights = weights
 
     def slot(self, name: str) -> Tensor:
-        """Return an entry of the state, in memory of its own."""
-        found = self.rule.slot(self.index, name)
-        return torch.zeros_like(self.gradient) if found is None else self.rule.flat(found)
+        """Return an entry of the optimizer's state, in memory of its own; zero for groups that have none."""
+        tensors: list[Tensor] = []
+        for group, (start, end) in enumerate(self.rule.bounds):
+            found = self.rule.slot(group, name)
+            tensors += [torch.zeros_like(own) for own in self.rule.parameters[start:end]] if found is None else found
+        return self.rule.flat(tensors)
 
-    def setting(self, name: str, place: int | None = None, default: Any = None) -> Any:
-        """Return a setting, as a column [R, 1] where the members differ."""
-        return self._shared(self._values(name, place, default))
+    def setting(self, name: str, place: int | None = None) -> Any:
+        """Return a setting, or one of those that it consists of."""
+        return self.rule.spread(self.values(name, place), self.gradient)
 
-    def _shared(self, values: Sequence[float]) -> Any:
-        """Return the number that all members have, else a column [R, 1]."""
-        return values[0] if len(set(values)) == 1 else column(values, self.gradient)
+    def where(self, name: str, given: Tensor, absent: Tensor) -> Tensor:
+        """Return `given` where a setting is neither false nor zero, and `absent` elsewhere."""
+        setting = self.setting(name)
+        if isinstance(setting, Tensor):
+            return torch.where(setting != 0, given, absent)
+        return given if setting else absent
 
-    def has(self, name: str) -> Tensor:
-        """Return for which members a setting is neither false nor zero, [R, 1]."""
-        return column(self._values(name), self.gradient) != 0
+    def values(self, name: str, place: int | None = None) -> list[list[float]]:
+        """Return a setting, or one of those that it consists of, of every member's groups; 0 where there is none."""
 
-    def _values(self, name: str, place: int | None = None, default: Any = None) -> list[float]:
-        return [float((own.get(name, default) if place is None else own[name][place]) or 0) for own in self.settings]
+        def value(own: Settings) -> float:
+            return float((own.get(name) if place is None else own[name][place]) or 0)
+
+        return [[value(own) for own in member] for member in self.settings]
 
     def any(self, name: str) -> bool:
-        return any(own.get(name) for own in self.settings)
+        return any(own.get(name) for member in self.settings for own in member)
 
     def all(self, name: str) -> bool:
-        return all(own.get(name) for own in self.settings)
+        return all(own.get(name) for member in self.settings for own in member)
 
     def decay(self) -> Any:
         """Return the weight decay that is applied to the weights apart from the gradient, or 0."""
         kind = self.rule.kind
-        rates = [0.0 if couples_decay(kind, own) else float(own.get("weight_decay", 0.0)) for own in self.settings]
-        return self._shared(rates) * self.weights if any(rates) else 0.0
+        rates = [[decay_rate(kind, own, coupled=False) for own in member] for member in self.settings]
+        return self.rule.times(self.weights, rates) if any(map(any, rates)) else 0.0
+
+    @cached_property
+    def steps(self) -> list[Any] | None:
+        """Return how many updates each group has had, the present one included; None when its state does not tell."""
+        counts = [self.rule.steps(group) for group in range(len(self.rule.bounds))]
+        return None if any(count is None for count in counts) else counts
+
+    def of_steps(self, formula: Callable[[Any, Any], Any], values: list[list[float]]) -> Any:
+        """Return a function of a setting and the number of updates, in double precision."""
+        steps = self.steps
+        assert steps is not None
+        if not isinstance(steps[0], Tensor):
+            found = [[formula(value, count) for value, count in zip(own, steps, strict=True)] for own in values]
+            return self.rule.spread(found, self.gradient)
+        counts = torch.stack(steps, dim=1)
+        exact = counts.float() if counts.device.type == "mps" else counts.double()
+        rates = to_device(lambda: torch.tensor(values, dtype=exact.dtype), exact.device)
+        return self.rule.over_elements(formula(rates, exact).to(self.gradient))
 
     def correction(self, place: int) -> Any:
-        """Return 1 − beta^t, in double precision: for t of one and beta of 0.999 single loses three digits."""
-        steps, betas = self.rule.steps(self.index), self._values("betas", place)
-        assert steps is not None
-        if isinstance(steps, Tensor):
-            exact = steps.float() if self.gradient.device.type == "mps" else steps.double()
-            beta = betas[0] if len(set(betas)) == 1 else column(betas, exact)
-            return (1 - beta**exact).to(self.gradient)
-        return self._shared([1 - beta**steps for beta in betas])
+        """Return 1 − beta^t: for t of one and beta of 0.999 single precision loses three digits."""
+        return self.of_steps(lambda beta, steps: 1 - beta**steps, self.values("betas", place))
 
     @cached_property
     def root(self) -> Tensor:
@@ -109,57 +127,54 @@ class _Group:
         return moment.sqrt_()
 
     def below_eps(self) -> Tensor:
-        """Return how many elements have a root below eps, [R]. A CPU finds signs five times as fast as it compares."""
+        """Return how many elements with a gradient have a root below eps, [R].
+
+        A CPU finds signs five times as fast as it compares.
+        """
         distance = (self.setting("eps") - self.root).sign_().clamp_(min=0)
-        if self.rule.absent:
-            start, end = self.rule.bounds[self.index]
-            for place, part in enumerate(distance.split(self.rule.sizes[start:end], dim=1), start):
-                if place in self.rule.absent:
-                    part.zero_()
-        return distance.sum(1)
+        return self.rule.without_absent(distance).sum(1)
 
 
-def _sgd(group: _Group) -> Tensor | None:
-    if not group.any("momentum"):
-        return group.gradient
-    if group.all("momentum") and not group.any("nesterov"):
-        return group.slot("momentum_buffer")
-    momentum, buffer = group.setting("momentum"), group.slot("momentum_buffer")
-    ahead = torch.where(group.has("nesterov"), group.gradient + momentum * buffer, buffer)
-    return torch.where(group.has("momentum"), ahead, group.gradient)
+def _sgd(state: _State) -> Tensor | None:
+    if not state.any("momentum"):
+        return state.gradient
+    if state.all("momentum") and not state.any("nesterov"):
+        return state.slot("momentum_buffer")
+    momentum, buffer = state.setting("momentum"), state.slot("momentum_buffer")
+    ahead = state.where("nesterov", state.gradient + momentum * buffer, buffer)
+    return state.where("momentum", ahead, state.gradient)
 
 
-def _adam(group: _Group) -> Tensor | None:
-    if group.rule.steps(group.index) is None:
+def _adam(state: _State) -> Tensor | None:
+    if state.steps is None:
         return None
-    mean = group.slot("exp_avg").div_(group.correction(0))
-    return mean.div_(group.root + group.setting("eps")).add_(group.decay())
+    mean = state.slot("exp_avg").div_(state.correction(0))
+    return mean.div_(state.root + state.setting("eps")).add_(state.decay())
 
 
-def _rmsprop(group: _Group) -> Tensor | None:
-    scaled = group.gradient / (group.root + group.setting("eps"))
-    if not group.any("momentum"):
+def _rmsprop(state: _State) -> Tensor | None:
+    scaled = state.gradient / (state.root + state.setting("eps"))
+    if not state.any("momentum"):
         return scaled
-    return torch.where(group.has("momentum"), group.slot("momentum_buffer"), scaled)
+    return state.where("momentum", state.slot("momentum_buffer"), scaled)
 
 
-def _adagrad(group: _Group) -> Tensor | None:
-    steps = group.rule.steps(group.index)
-    if steps is None:
+def _adagrad(state: _State) -> Tensor | None:
+    if state.steps is None:
         return None
-    slowed = 1 + (steps - 1) * group.setting("lr_decay", default=0.0)
-    return group.gradient / (group.root + group.setting("eps")) / slowed
+    slowed = state.of_steps(lambda decay, steps: 1 + (steps - 1) * decay, state.values("lr_decay"))
+    return state.gradient / (state.root + state.setting("eps")) / slowed
 
 
-def _lion(group: _Group) -> Tensor | None:
-    if group.any("fixed_decay"):
+def _lion(state: _State) -> Tensor | None:
+    if state.any("fixed_decay"):
         return None
-    first, second = group.setting("betas", 0), group.setting("betas", 1)
-    old = (group.slot("exp_avg") - (1 - second) * group.gradient) / second
-    return (first * old + (1 - first) * group.gradient).sign() + group.decay()
+    first, second = state.setting("betas", 0), state.setting("betas", 1)
+    old = (state.slot("exp_avg") - (1 - second) * state.gradient) / second
+    return (first * old + (1 - first) * state.gradient).sign() + state.decay()
 
 
-_DIRECTIONS: dict[str, Callable[[_Group], Tensor | None]] = {
+_DIRECTIONS: dict[str, Callable[[_State], Tensor | None]] = {
     "SGD": _sgd,
     "Adam": _adam,
     "AdamW": _adam,

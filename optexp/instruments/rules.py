@@ -13,6 +13,7 @@ from torch._utils import _flatten_dense_tensors
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from optexp.optimizers.stacked import StackedOptimizer
+from optexp.transfers import to_device
 
 Settings = dict[str, Any]
 """A parameter group without its parameters."""
@@ -67,6 +68,27 @@ class Rule:
                 if id(parameter) not in embeddings:
                     self.units.append(place)
 
+    def spread(self, values: Sequence[Sequence[float]], like: Tensor) -> Any:
+        """Return a setting, given for every member's groups, as what goes with matrices [R, n]: a number where all have
+        the same, else a tensor.
+        """
+        if _all_equal(values):
+            return values[0][0]
+        return self.over_elements(to_device(lambda: torch.tensor(values, dtype=like.dtype), like.device))
+
+    def over_elements(self, of_groups: Tensor) -> Tensor:
+        """Return numbers of the members' groups, [R, G], repeated for every element: [R, n]."""
+        columns = zip(of_groups.split(1, dim=1), self.group_sizes, strict=True)
+        return torch.cat([column.expand(-1, size) for column, size in columns], dim=1)
+
+    def times(self, matrix: Tensor, values: Sequence[Sequence[float]]) -> Tensor:
+        """Return a matrix [R, n] times a setting, given for every member's groups; faster than by `spread`."""
+        if _all_equal(values):
+            return matrix * values[0][0]
+        columns = to_device(lambda: torch.tensor(values, dtype=matrix.dtype), matrix.device).split(1, dim=1)
+        parts = zip(matrix.split(self.group_sizes, dim=1), columns, strict=True)
+        return torch.cat([part * column for part, column in parts], dim=1)
+
     def refresh(self) -> None:
         """Take the parameters as they are now: members may have been dropped, tensors replaced."""
         raise NotImplementedError
@@ -110,6 +132,10 @@ class Rule:
     def steps(self, group: int) -> Tensor | float | None:
         """Return how many updates the group has had, the present one included; None when the state does not tell."""
         raise NotImplementedError
+
+
+def _all_equal(values: Sequence[Sequence[float]]) -> bool:
+    return len({value for member in values for value in member}) == 1
 
 
 def _kind(optimizer: Optimizer) -> str | None:

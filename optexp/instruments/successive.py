@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from optexp.instruments.rules import Rule, Settings
-from optexp.transfers import to_device
 
 LARGEST_RESIDUAL = 0.1
 """A fit of the effective rate that leaves more of the update unexplained is no measurement."""
@@ -84,16 +83,10 @@ class Snapshot:
         )
 
 
-def column(values: Sequence[float], like: Tensor) -> Tensor:
-    """Return numbers of R members as [R, 1]."""
-    return to_device(lambda: torch.tensor(values, dtype=like.dtype), like.device).unsqueeze(1)
-
-
-def couples_decay(kind: str | None, settings: Settings) -> bool:
-    """Return whether a group's weight decay is added to the gradient (and not applied to the weights apart)."""
-    if not settings.get("weight_decay") or settings.get("decoupled_weight_decay") or kind in (None, "AdamW"):
-        return False
-    return not settings.get("weight_decouple", False)
+def decay_rate(kind: str | None, settings: Settings, coupled: bool) -> float:
+    """Return a group's weight decay if it is `coupled`, that is, added to the gradient; or if it is not, else 0."""
+    apart = settings.get("decoupled_weight_decay") or kind in (None, "AdamW") or settings.get("weight_decouple", False)
+    return 0.0 if bool(apart) == coupled else float(settings.get("weight_decay", 0.0))
 
 
 def coupled_decay(rule: Rule, settings: Sequence[Sequence[Settings]], weights: Tensor) -> Tensor | None:
@@ -101,15 +94,8 @@ def coupled_decay(rule: Rule, settings: Sequence[Sequence[Settings]], weights: T
 
     `weights` are zero where the step has no gradient.
     """
-    if not any(couples_decay(rule.kind, group) for member in settings for group in member):
-        return None
-    parts = weights.split([sum(rule.sizes[start:end]) for start, end in rule.bounds], dim=1)
-    decay = []
-    for index, part in enumerate(parts):
-        groups = [member[index] for member in settings]
-        rates = [group["weight_decay"] if couples_decay(rule.kind, group) else 0.0 for group in groups]
-        decay.append(part * column(rates, part))
-    return torch.cat(decay, dim=1)
+    rates = [[decay_rate(rule.kind, group, coupled=True) for group in member] for member in settings]
+    return rule.times(weights, rates) if any(map(any, rates)) else None
 
 
 def compared(rule: Rule, first: Snapshot, second: Snapshot) -> dict[str, Tensor]:
@@ -137,23 +123,23 @@ def _dead_units(rule: Rule, places: Sequence[int], first: Snapshot, second: Snap
     """Return the fraction of units, rows of these matrices and kernels, whose gradient was zero in both steps."""
     parts = first.gradient.abs().add_(second.gradient.abs()).split(rule.sizes, dim=1)
     largest = [parts[place].unflatten(1, (rule.rows[place], -1)).amax(-1) for place in places]
-    return (torch.cat(largest, dim=1) == 0).float().mean(1)
+    return 1 - torch.cat(largest, dim=1).sign_().mean(1)
 
 
 def quantities(
     rule: Rule, settings: Sequence[Settings], lr_before: float, numbers: Mapping[str, Any]
 ) -> dict[str, float]:
     """Return the tags of one member's probe from what `compared` has found; nan for what is not defined."""
-    gram = np.asarray(numbers["gram"])
+    gram = numbers["gram"]
     before, now = numbers.get("coefficient_before", 1.0), numbers.get("coefficient", 1.0)
     s1, g1, g2 = 0, 2, 3
-    signal = gram[g1, g2] / (before * now) if before * now else math.nan
-    power = (gram[g1, g1] / before**2 + gram[g2, g2] / now**2) / 2 if before * now else math.nan
+    signal = gram[g1][g2] / (before * now) if before * now else math.nan
+    power = (gram[g1][g1] / before**2 + gram[g2][g2] / now**2) / 2 if before * now else math.nan
     row = {
         "probe/signal": float(signal),
         "probe/noise": float(power - signal),
-        "probe/alpha": _ratio(-gram[g2, s1] * before, gram[g1, s1] * now),
-        "probe/momentum_cosine": _ratio(-gram[g2, s1], math.sqrt(gram[g2, g2] * gram[s1, s1])),
+        "probe/alpha": _ratio(-gram[g2][s1] * before, gram[g1][s1] * now),
+        "probe/momentum_cosine": _ratio(-gram[g2][s1], math.sqrt(gram[g2][g2] * gram[s1][s1])),
         "probe/sign_changes": numbers["sign_changes"],
     }
     if "dead_units" in numbers:
@@ -167,7 +153,7 @@ def quantities(
     return row
 
 
-def effective_rate(gram: np.ndarray, lr_growth: float = 1.0) -> tuple[float, float]:
+def effective_rate(gram: Sequence[Sequence[float]], lr_growth: float = 1.0) -> tuple[float, float]:
     """Return the effective learning rate that two steps reveal, and the relative residual of the fit.
 
     s_p = a s_{p−1} − c1 d_p − c0 d_{p−1} holds exactly for SGD: a = μ, c1 = lr (1 − τ), c0 = 0; with Nesterov
@@ -175,25 +161,27 @@ def effective_rate(gram: np.ndarray, lr_growth: float = 1.0) -> tuple[float, flo
     `compared`; `lr_growth` is lr_p / lr_{p−1}. Parallel vectors leave open how much of the step is momentum, as after
     the very first update: the answer is then nan, with an infinite residual, unless there is no momentum at all.
     """
-    size = len(gram)
-    mixing = np.zeros((4, size))  # s1, s2, d1, d2 as combinations of the vectors
-    mixing[[0, 1, 2, 3], [0, 1, 2, 3]] = 1
-    if size == 6:
-        mixing[[2, 3], [4, 5]] = 1
-    mixing[0] *= lr_growth
-    products = mixing @ gram @ mixing.T
-    lengths = np.sqrt(np.diag(products))
-    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
+    d1, d2 = ([2, 4], [3, 5]) if len(gram) == 6 else ([2], [3])
+    parts = {"s1": [0], "s2": [1], "d1": d1, "d2": d2}
+
+    def product(one: str, other: str) -> float:
+        return sum(gram[row][column] for row in parts[one] for column in parts[other])
+
+    powers = {name: product(name, name) for name in parts}
+    if lr_growth <= 0 or not all(math.isfinite(power) and power > 0 for power in powers.values()):
         return math.nan, math.inf
-    products = products / np.outer(lengths, lengths)
-    known = [0, 3, 2]  # s1, d2, d1
-    solution, _, rank, _ = np.linalg.lstsq(products[np.ix_(known, known)], products[known, 1], rcond=1e-6)
-    if rank < len(known) and abs(solution[0]) > 1e-3:
+    length = {name: math.sqrt(power) for name, power in powers.items()}
+    known = ("s1", "d2", "d1")
+    cosines = [[product(one, other) / length[one] / length[other] for other in (*known, "s2")] for one in known]
+    wanted = [cosine.pop() for cosine in cosines]
+    solution, _, rank, _ = np.linalg.lstsq(cosines, wanted, rcond=1e-6)
+    weights = solution.tolist()
+    if rank < len(known) and abs(weights[0]) > 1e-3:
         return math.nan, math.inf
-    explained = solution @ products[known, 1]
-    a, c1, c0 = solution * lengths[1] / lengths[known] * np.array([1, -1, -1])
-    residual = math.sqrt(max(0.0, 1 - explained))
-    return (float((c1 + c0) / (1 - a)) if a != 1 else math.nan), residual
+    explained = sum(weight * cosine for weight, cosine in zip(weights, wanted, strict=True))
+    a, c1, c0 = (weight * length["s2"] / length[name] for weight, name in zip(weights, known, strict=True))
+    rate = -(c1 + c0) / (1 - a / lr_growth) if a != lr_growth else math.nan
+    return rate, math.sqrt(max(0.0, 1 - explained))
 
 
 def _ratio(above: float, below: float) -> float:

@@ -57,7 +57,7 @@ class Monitor:
         optimizer: Optimizer,
         *,
         every: int = 10,
-        probe_every: int | None = 200,
+        probe_every: int | None = 400,
         scaler: GradScaler | None = None,
         total_steps: int | None = None,
         batch_size: int | None = None,
