@@ -190,6 +190,11 @@ def remarks(answer: Answer) -> list[str]:
     lines = []
     if (line := _rate_remark(answer)) is not None:
         lines.append(line)
+    if pair_table(answer)[0]:
+        lines.append(
+            "interaction of a pair: what changing both brings beyond the sum of what each brings alone, averaged over "
+            "the states of the other keys; above 0 the two need each other, below 0 one stands in for the other"
+        )
     written = " (all in combinations.csv)" if len(answer["keys"]) > FEW else ""
     if design["pairs"] is None:
         trained = f"all {design['of']} combinations{written} on the same {seeds} seeds"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from optexp.errors import BadInput
 from optexp.records.reading import Run, read_run
@@ -45,15 +45,27 @@ def training_run(path: Path) -> Run:
     return run
 
 
-def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Let a verb that runs a user's code be told so, in the words of a new run: `trust=[mypackage]`."""
+def add_directory(parser: argparse.ArgumentParser, of: str) -> None:
+    """Let a verb take one directory, `of` what, and if it runs a user's code be told so: `trust=[mypackage]`."""
+    parser.add_argument("dir", type=Path, metavar="DIR", help=f"the directory of {of}")
     parser.add_argument(
-        "trust", nargs="?", type=_packages, default=[], metavar="trust=[PACKAGE]", help="your own packages to import"
+        "trust",
+        nargs="*",
+        action=_Packages,
+        default=[],
+        metavar="trust=[PACKAGE]",
+        help="your own packages to import",
     )
 
 
-def _packages(word: str) -> list[str]:
-    key, separator, value = word.partition("=")
-    if key != "trust" or not separator:
-        raise argparse.ArgumentTypeError(f"'{word}': allowed is trust=[package]")
-    return [name.strip() for name in value.strip("[]").split(",") if name.strip()]
+class _Packages(argparse.Action):
+    """Words behind the directory name packages; any other is a second directory, as a glob of the shell gives it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, words: Any, *_: Any) -> None:
+        values = [word.removeprefix("trust=") for word in words if word.startswith("trust=")]
+        if len(values) < len(words):
+            given = [str(namespace.dir), *(word for word in words if not word.startswith("trust="))]
+            parser.error(
+                f"{parser.prog.removeprefix('optexp ')} takes one directory; got {len(given)}: {' '.join(given)}"
+            )
+        namespace.trust = [name.strip() for value in values for name in value.strip("[]").split(",") if name.strip()]

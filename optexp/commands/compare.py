@@ -9,7 +9,7 @@ from typing import Any
 
 from optexp.commands import Parser, check_output_file
 from optexp.errors import BadInput, StorageError
-from optexp.records.console import STATUS_STYLES, relative
+from optexp.records.console import OUTCOME_STYLES, STATUS_STYLES, relative
 from optexp.records.numbers import duration, measured, setting
 from optexp.records.reading import ABSENT, Run, differences, find_runs
 from optexp.report.effective_rate import differing_effective_lr, effective_lr
@@ -27,21 +27,22 @@ Group = Sequence[Run]
 
 
 def main(argv: list[str]) -> int:
-    """Print config differences and metrics side by side and draw the curves; return the exit status.
+    """Print config differences and metrics side by side, and draw the curves if asked to; return the exit status.
 
     Many runs are shown as means over seeds where only the seed differs. Raises BadInput when a folder does not exist or
     there are no two runs to compare, StorageError when the picture cannot be written.
     """
     parser = Parser(
         "compare",
-        "Show what differs between runs: their configs, their results, and their curves in a picture.",
+        "Show what differs between runs: their configs, their results, and with --png their curves in a picture.",
         "  optexp compare outputs/runs/2026-01-31/120000-exp2_sgd_B32 outputs/runs/2026-01-31/120100-exp1_adam_B32\n"
         "  optexp compare outputs/sweeps/2026-01-31/120000-digits-resnet-sgd --png lr.png",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="run directories, or folders of them")
-    parser.add_argument("--png", type=Path, default=Path("comparison.png"), metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw the curves and write them there")
     arguments = parser.parse_args(argv)
-    check_output_file("--png", arguments.png)
+    if arguments.png is not None:
+        check_output_file("--png", arguments.png)
     found = {run.path.resolve(): run for folder in arguments.folders for run in find_runs(folder)}
     runs = list(found.values())
     if len(runs) < 2:
@@ -53,14 +54,22 @@ def main(argv: list[str]) -> int:
     if len(groups) < len(runs):
         print("means over seeds, ± half of their 95 % interval; a run that diverged or failed is not part of them")
     _print_comparison(config_rows(groups, labels), result_rows(groups, labels), labels)
+    if arguments.png is None:
+        print("curves: --png FILE draws them")
+    else:
+        _draw(groups, arguments.png, labels)
+    return 0
+
+
+def _draw(groups: Sequence[Group], file: Path, labels: Sequence[str]) -> None:
+    """Draw the curves and say where. Raises StorageError when the picture cannot be written."""
     from optexp.report.figures import curves
 
     try:
-        curves(groups, arguments.png, labels)
+        curves(groups, file, labels)
     except OSError as error:
-        raise StorageError(f"--png {arguments.png}: cannot be written ({error.strerror})") from error
-    print(f"curves: {relative(arguments.png)}")
-    return 0
+        raise StorageError(f"--png {file}: cannot be written ({error.strerror})") from error
+    print(f"curves: {relative(file)}")
 
 
 def grouped(runs: Sequence[Run]) -> list[Group]:
@@ -75,9 +84,15 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
 
 
 def _print_runs(groups: Sequence[Group], labels: Sequence[str]) -> None:
-    """Print which run has which label, its end, and below them what was remarked about runs."""
+    """Print which run has which label, its end and outcome, and below them what was remarked about runs."""
     rows: list[dict[str, Any]] = [
-        {"": label, "run": run, "status": run.status, "reason": run.info.get("reason") or ""}
+        {
+            "": label,
+            "run": run,
+            "status": run.status,
+            "outcome": run.info.get("outcome") or "",
+            "reason": run.info.get("reason") or "",
+        }
         for label, group in zip(labels, groups, strict=True)
         for run in group
     ]
@@ -89,7 +104,11 @@ def _print_runs(groups: Sequence[Group], labels: Sequence[str]) -> None:
         Column("run", text=lambda run: relative(run.path) if folders else run.name),
         Column("status", style=lambda status: STATUS_STYLES.get(status, "")),
     ]
-    print_table(rows, [*columns, Column("reason", optional=1)] if any(row["reason"] for row in rows) else columns)
+    beside = [
+        Column("outcome", style=lambda outcome: OUTCOME_STYLES.get(outcome, "red")),
+        Column("reason", optional=1),
+    ]
+    print_table(rows, [*columns, *(column for column in beside if any(row[column.key] for row in rows))])
     print()
     remarks = {f"  {row['']}  {row['run'].config['remark']}": None for row in rows if row["run"].config.get("remark")}
     if remarks:

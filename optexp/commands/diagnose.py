@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from optexp.commands import Parser, add_trust, training_run
+from optexp.commands import Parser, add_directory, training_run
 from optexp.diagnosis.causes import CAUSES
 from optexp.diagnosis.diagnose import diagnose
 from optexp.diagnosis.findings import Diagnosis
 from optexp.diagnosis.history import History
-from optexp.diagnosis.text import advice, headline
+from optexp.diagnosis.text import advice, report
 from optexp.errors import BadInput
-from optexp.records.console import OUTCOME_STYLES, open_terminal, program, relative
+from optexp.records.console import open_terminal, program, relative
 from optexp.records.files import reason, write_atomically
 from optexp.records.reading import Run
 from optexp.records.run_directory import plain_numbers
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
         "  optexp diagnose outputs/runs/2026-01-31/120000-exp2_sgd_B32 --verify\n"
         "  optexp diagnose outputs/sweeps/2026-01-31/120000-digits-resnet-sgd/0-lr_0.1 --json",
     )
-    parser.add_argument("dir", type=Path, metavar="DIR", help="the directory of a run, finished or not")
+    add_directory(parser, "a run, finished or not")
     parser.add_argument("--json", action="store_true", help="print the diagnosis for programs")
     parser.add_argument(
         "--curvature", action="store_true", help="measure the stability headroom at the last checkpoint, too (seconds)"
@@ -52,7 +52,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--verify", action="store_true", help="train what is prescribed, and say whether it helps")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds of a verification: the run's and the next (3)")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of its runs (as many as the run's, up to 60 s)")
-    add_trust(parser)
     arguments = parser.parse_intermixed_args(argv)
     _check(arguments)
     run = training_run(arguments.dir)
@@ -158,25 +157,7 @@ def _print(run: Run, found: Diagnosis, history: History, content: Mapping[str, A
     from rich.text import Text
 
     terminal = open_terminal()
-
-    def line(*parts: str | tuple[str, str]) -> None:
-        terminal.print(Text.assemble(*parts), soft_wrap=True)
-
-    line((relative(run.path), "bold"))
-    unfinished = {"running": " so far", "interrupted": " (interrupted)", "failed": " (failed)"}.get(run.status, "")
-    line((f"{found.outcome}{unfinished}", f"bold {OUTCOME_STYLES.get(found.outcome, 'red')}"), f"  {found.summary}")
-    if not found.findings:
-        line("nothing to report" if found.outcome == "trained" else "no cause stands out")
-    for number, finding in enumerate(found.findings, 1):
-        line()
-        line((f"{number}. {headline(finding)}", "bold"), (f"  {CAUSES[finding.cause]}", "dim"))
-        for sentence in finding.evidence:
-            line(f"   {sentence}")
-        command = advice(finding, history, program("optexp"))
-        if command:
-            line(("   try  ", "dim"), command)
-        if verified := content["findings"][number - 1].get("verified"):
-            line(("   tried before  ", "dim"), verified["sentence"])
-    if found.unknown:
-        line()
-        line((f"not recorded in this run: {'; '.join(found.unknown)}", "dim"))
+    tried = [(finding.get("verified") or {}).get("sentence") for finding in content["findings"]]
+    lines = report(found, history, program("optexp"), recorded=True, tried=tried)
+    for line in [((relative(run.path), "bold"),), *lines]:
+        terminal.print(Text.assemble(*line), soft_wrap=True)

@@ -15,6 +15,7 @@ from optexp.records.numbers import setting
 from optexp.records.reading import Run, read_run
 from optexp.report.ledger import (
     ALL,
+    WITH_DECAY,
     Account,
     Ledger,
     Rates,
@@ -98,7 +99,7 @@ def _span(found: Ledger) -> str:
 def _title(name: str, accounts: Sequence[Account]) -> str:
     """Return how a factor is called; the direction by what it is for the rule, which two runs may not share."""
     if name == "direction":
-        called = {account.direction.partition(",")[0] for account in accounts}
+        called = {account.direction.removesuffix(WITH_DECAY) for account in accounts}
         return max((account.direction for account in accounts), key=len) if len(called) == 1 else "direction"
     return TITLES.get(name, name)
 

@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from pathlib import Path
 
-from optexp.commands import Parser, add_trust, training_run
+from optexp.commands import Parser, add_directory, training_run
 from optexp.config.check import check
 from optexp.errors import Exit
 from optexp.records.reading import read_run
@@ -21,8 +21,7 @@ def main(argv: list[str]) -> int:
         "On one machine's CPU the repetition is equal bit for bit.",
         "  optexp rerun outputs/runs/2026-01-31/120000-digits-resnet-sgd",
     )
-    parser.add_argument("dir", type=Path, metavar="DIR", help="the run directory to repeat")
-    add_trust(parser)
+    add_directory(parser, "the run to repeat")
     options = parser.parse_args(argv)
     run = training_run(options.dir)
     choices = run.info.get("choices") or {}

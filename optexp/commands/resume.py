@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optexp.commands import Parser, add_trust, training_run
+from optexp.commands import Parser, add_directory, training_run
 from optexp.config.check import check
 from optexp.errors import BadInput, Exit
 from optexp.records.run_directory import RUN_FILE, STUDIES_FILE, STUDY_FILE, SWEEP_FILE
@@ -20,8 +20,7 @@ def main(argv: list[str]) -> int:
         "  optexp resume outputs/runs/2026-01-31/120000-digits-resnet-sgd\n"
         "  optexp resume outputs/sweeps/2026-01-31/120000-digits-resnet-sgd",
     )
-    parser.add_argument("dir", type=Path, metavar="DIR", help="the directory of a run, a sweep or a study")
-    add_trust(parser)
+    add_directory(parser, "a run, a sweep or a study")
     options = parser.parse_args(argv)
     if any((options.dir / file).exists() for file in (STUDY_FILE, STUDIES_FILE)):
         from optexp.studies.requests import go_on

@@ -14,6 +14,7 @@ from optexp.commands import Parser
 from optexp.records.console import OUTCOME_STYLES, STATUS_STYLES, relative
 from optexp.records.numbers import duration, measured, setting
 from optexp.records.reading import Run, find_runs
+from optexp.records.run_directory import VERIFICATIONS
 from optexp.report.effective_rate import differing_effective_lr
 from optexp.report.tables import Column, print_table, table_width, terminal_width
 
@@ -41,7 +42,8 @@ def main(argv: list[str]) -> int:
     """List the runs in a folder; return the exit status. Raises BadInput when the folder does not exist."""
     parser = Parser(
         "runs",
-        "List the runs in a folder, sweep members included, in the order they were started.",
+        "List the runs in a folder, sweep members included, in the order they were started. Those of verifications\n"
+        "(optexp diagnose --verify) are left out unless DIR is their folder.",
         "  optexp runs\n  optexp runs outputs/sweeps\n  optexp runs --json | python -m json.tool",
     )
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="where to look (default: outputs)")
@@ -49,14 +51,24 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     folder = arguments.folder or DEFAULT_FOLDER
     nothing_yet = arguments.folder is None and not folder.exists()
-    runs = [] if nothing_yet else find_runs(folder)
+    found = [] if nothing_yet else find_runs(folder)
+    runs = [run for run in found if _verifications(run, folder) is None]
     if arguments.json:
         print(json.dumps([_finite(_record(run)) for run in runs], indent=2, ensure_ascii=False))
     elif runs:
         _print_runs(runs, folder)
     else:
         print(f"no runs in {folder} yet; optexp makes one, optexp --help says how to choose what it trains")
+    if len(found) > len(runs) and not arguments.json:
+        folders = sorted({str(below) for run in found if (below := _verifications(run, folder)) is not None})
+        print(f"left out: {setting(len(found) - len(runs))} of verifications (optexp runs {' or '.join(folders)})")
     return 0
+
+
+def _verifications(run: Run, folder: Path) -> Path | None:
+    """Return the folder of verifications, below the one that is listed, that a run lies in; None for any other run."""
+    parts = run.path.relative_to(folder).parts
+    return folder.joinpath(*parts[: parts.index(VERIFICATIONS) + 1]) if VERIFICATIONS in parts else None
 
 
 def _row(run: Run) -> dict[str, Any]:

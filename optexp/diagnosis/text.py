@@ -1,28 +1,83 @@
-"""A diagnosis in three lines, for the end of a run."""
+"""A diagnosis as text: in three lines for the end of a run, and in full."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from optexp.diagnosis.causes import CAUSES
 from optexp.diagnosis.command import repaired_command
 from optexp.diagnosis.findings import Diagnosis, Finding
 from optexp.diagnosis.history import History
+from optexp.diagnosis.measures import Measures
 from optexp.diagnosis.values import decades, percent
+from optexp.records.console import OUTCOME_STYLES
+from optexp.records.numbers import measured
+
+Line = tuple[tuple[str, str], ...]
+"""Parts of a line, each with its style on a terminal."""
+
+UNFINISHED = {"running": " so far", "interrupted": " (interrupted)", "failed": " (failed)"}
+"""What goes behind the outcome of a run without an end."""
 
 
 def three_lines(diagnosis: Diagnosis, history: History, program: str = "optexp") -> list[str]:
     """Return outcome with numbers, the first cause with its confidence, and the command that repairs it.
 
-    Nothing for a run with nothing to report; fewer lines where no cause, or no command, is known.
+    Nothing for a run with nothing to report; a single line where no cause is known.
     """
     if diagnosis.outcome == "trained" and not diagnosis.findings:
         return []
-    lines = [f"{diagnosis.outcome}: {diagnosis.summary}"]
+    outcome = f"{diagnosis.outcome}: {_summary(diagnosis, history)}"
     if not diagnosis.findings:
-        return [*lines, "no cause stands out"]
+        return [outcome if diagnosis.outcome == "unknown" else f"{outcome} No cause stands out."]
     first = diagnosis.findings[0]
     others = f"; also {', '.join(f.cause for f in diagnosis.findings[1:])}" if len(diagnosis.findings) > 1 else ""
-    lines.append(f"likely cause: {headline(first)}{others}")
+    lines = [outcome, f"likely cause: {headline(first)}{others}"]
     repair = advice(first, history, program)
     return [*lines, f"try: {repair}"] if repair else lines
+
+
+def report(
+    diagnosis: Diagnosis,
+    history: History,
+    program: str = "optexp",
+    *,
+    recorded: bool = False,
+    tried: Sequence[str | None] = (),
+) -> Iterator[Line]:
+    """Yield the lines of a diagnosis: outcome, findings with evidence and repair, what could not be looked at.
+
+    A `recorded` training has a run directory, whose status and last row people know. `tried` has what an earlier
+    verification says of each finding's repair, None where it says nothing.
+    """
+    style = f"bold {OUTCOME_STYLES.get(diagnosis.outcome, 'red')}"
+    progress = UNFINISHED.get(history.status, "") if recorded else ""
+    summary = _summary(diagnosis, history) if recorded else diagnosis.summary
+    yield (f"{diagnosis.outcome}{progress}", style), (f"  {summary}", "")
+    if not diagnosis.findings and diagnosis.outcome != "unknown":
+        yield (("nothing to report" if diagnosis.outcome == "trained" else "no cause stands out", ""),)
+    for number, finding in enumerate(diagnosis.findings, 1):
+        yield ()
+        yield (f"{number}. {headline(finding)}", "bold"), (f"  {CAUSES[finding.cause]}", "dim")
+        for sentence in finding.evidence:
+            yield ((f"   {sentence}", ""),)
+        if repair := advice(finding, history, program):
+            yield ("   try  ", "dim"), (repair, "")
+        if earlier := tried[number - 1] if tried else None:
+            yield ("   tried before  ", "dim"), (earlier, "")
+    if diagnosis.unknown:
+        yield ()
+        title = "not recorded in this run" if recorded else "not known"
+        yield ((f"{title}: {'; '.join(diagnosis.unknown)}", "dim"),)
+
+
+def _summary(diagnosis: Diagnosis, history: History) -> str:
+    """Return what happened; where its last training loss is not that of the last row, it says which one it is."""
+    measures = Measures(history)
+    end, last = measured(measures.loss_end), measured(measures.train.last)
+    if end == last or end not in diagnosis.summary:
+        return diagnosis.summary
+    return f"{diagnosis.summary} Of train/loss, {end} is the mean over the last rows, {last} the last row."
 
 
 def headline(finding: Finding) -> str:

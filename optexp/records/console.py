@@ -204,7 +204,7 @@ def result_table(
     """Print how a run ended: status, metrics of each split, where the results are and which commands go on.
 
     `info` is the content of run.json; `baselines` are reference values in the units of the loss; `why` has the lines
-    of a diagnosis, for a run that did not train.
+    of a diagnosis, for a run that did not train: its outcome and then, where one is known, the cause.
     """
     from rich.text import Text
 
@@ -228,8 +228,9 @@ def result_table(
     print_line()
     for number, line in enumerate(why):
         print_line((f"  {line}", "bold yellow" if number == 0 else ""))
-    if why:
+    if len(why) > 1:
         print_line(("  more         ", "dim"), f"{program('optexp')} diagnose {shlex.quote(relative(path))}")
+    if why:
         print_line()
     if info["best"]:
         best = info["best"]

@@ -30,6 +30,9 @@ STUDY_FILE = "study.json"
 STUDIES_FILE = "studies.json"
 """What makes a directory that of a run, a sweep, a study, or several studies; what a task that is no training found."""
 
+VERIFICATIONS = "verifications"
+"""The folder of the runs with which `optexp diagnose --verify` puts its advice to the test."""
+
 CONFIG_HEADER = "# The complete configuration of this run, with every default and interpolation resolved.\n"
 
 

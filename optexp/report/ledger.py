@@ -3,9 +3,10 @@
     lr · schedule · (1 − dampening) / (1 − momentum) · clipping · ‖gradient‖/‖weight‖ · direction = ‖update‖/‖weight‖
 
 `direction` is what the update rule makes of a gradient beyond the constants: under momentum how far successive
-gradients agree (0 when they all do), in rules of Adam's kind the adaptive factor. It is what the measured update leaves
-over, so that the account always closes; `unexplained` says how far it misses when the direction, too, is computed, from
-the optimizer's state. Over several steps every factor is a geometric mean, because those multiply, as medians do not.
+gradients agree (0 when they all do), in rules of Adam's kind the adaptive factor. It holds weight decay, too, which
+may be most of it. It is what the measured update leaves over, so that the account always closes; `unexplained` says how
+far it misses when the direction, too, is computed, from the optimizer's state. Over several steps every factor is a
+geometric mean, because those multiply, as medians do not.
 """
 
 from __future__ import annotations
@@ -243,8 +244,12 @@ def decay_name(run: Run) -> str:
     return "weight decay / update" if _is_decoupled(run) else "weight decay / gradient"
 
 
+WITH_DECAY = " and weight decay"
+"""Behind the name of a direction in which weight decay acts, be it a little of it or nearly all."""
+
+
 def direction_name(run: Run, decay: float | None) -> str:
-    """Return what the direction is for a run's rule; `decay` is the weight decay that acts, None for some."""
+    """Return what the direction holds for a run's rule; `decay` is the weight decay that acts, None for some."""
     rule = optimizer_class(run.settings)
     if rule == "SGD":
         name = "agreement of gradients" if run.settings.get("optimizer.momentum") else "direction"
@@ -252,7 +257,7 @@ def direction_name(run: Run, decay: float | None) -> str:
         name = "sign of the momentum"
     else:
         name = "adaptive factor" if ADAPTIVE.search(rule) else "direction"
-    return name if decay == 0 else f"{name}, decay included"
+    return name if decay == 0 else f"{name}{WITH_DECAY}"
 
 
 def _rates(run: Run, rows: Sequence[Row]) -> Rates:

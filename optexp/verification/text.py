@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from optexp.diagnosis.command import repaired_command
@@ -15,9 +16,11 @@ from optexp.records.console import relative, say
 from optexp.records.numbers import measured
 from optexp.report.tables import Column, print_table
 from optexp.statistics import t_interval
-from optexp.verification.ends import LOSS, End
+from optexp.verification.ends import LOSS, UNBOUNDED_LOSS, End, Quantity
 from optexp.verification.judgement import LEVEL
 from optexp.verification.verify import Trial, Verification
+
+ACCURACY = Quantity("val/accuracy", lambda end: end.accuracy)
 
 VERDICT_STYLES = {"helped": "green", "did not help": "red", "undecided": "yellow"}
 
@@ -35,10 +38,21 @@ def print_verification(found: Verification, history: History, program: str = "op
 
 
 def _bounded(found: Verification) -> list[str]:
-    """Return a line where the losses that are compared are not those of the table."""
+    """Return a line where the losses that are compared are bounded, as those of the table are."""
+    bound = _bound(found)
+    if bound is None:
+        return []
+    trivial = measured(bound)
+    return [
+        f"a val/loss above {trivial}, that of predicting without the inputs, counts as {trivial}: how much worse than "
+        "learning nothing a run gets is a matter of chance"
+    ]
+
+
+def _bound(found: Verification) -> float | None:
+    """Return the loss of predicting without the inputs where it takes the place of a larger one in a comparison."""
     ends = [end for trial in found.trials if trial.judgement.quantity is LOSS for end in (*found.original, *trial.ends)]
-    trivial = next((e.trivial for e in ends if e.trivial is not None and (e.loss or 0) > e.trivial), None)
-    return [] if trivial is None else [f"a loss above {measured(trivial)}, that of knowing nothing, counts as that"]
+    return next((e.trivial for e in ends if e.trivial is not None and (e.loss or 0) > e.trivial), None)
 
 
 def answer(found: Verification, history: History, program: str = "optexp") -> list[str]:
@@ -56,7 +70,7 @@ def answer(found: Verification, history: History, program: str = "optexp") -> li
     command = repaired_command(history, words, program) or " ".join(words)
     changes = [
         f"{name} {_amount(of(found.original))} → {_amount(of(best.ends))}"
-        for name, of in (("val/loss", _losses), ("val/accuracy", _accuracy))
+        for name, of in ((LOSS.name, partial(_described, _loss(found))), ("val/accuracy", _accuracy))
         if of(found.original) is not None and of(best.ends) is not None
     ]
     return [
@@ -118,6 +132,7 @@ def _tried(trial: Trial, found: Verification) -> dict[str, Any]:
         "sentence": sentence(trial),
         "quantity": judgement.quantity.name,
         "improvement": None if judgement.improvement is None else asdict(judgement.improvement),
+        "counts_at_most": _bound(found) if judgement.quantity is LOSS else None,
         "before": _arm(found.original, trial),
         "after": _arm(trial.ends, trial),
     }
@@ -125,9 +140,9 @@ def _tried(trial: Trial, found: Verification) -> dict[str, Any]:
 
 def _arm(ends: Sequence[End], trial: Trial) -> dict[str, Any]:
     quantity = trial.judgement.quantity
-    numbers: dict[str, Any] = {"val/loss": _losses(ends), "val/accuracy": _accuracy(ends)}
+    numbers: dict[str, Any] = {LOSS.name: _described(UNBOUNDED_LOSS, ends), "val/accuracy": _accuracy(ends)}
     if quantity is not LOSS:
-        numbers[quantity.name] = _described([value for end in ends if (value := quantity.of(end)) is not None])
+        numbers[quantity.name] = _described(quantity, ends)
     return {
         **{name: number for name, number in numbers.items() if number is not None},
         "outcomes": dict(Counter(end.outcome for end in ends)),
@@ -138,11 +153,12 @@ def _arm(ends: Sequence[End], trial: Trial) -> dict[str, Any]:
 Mean = dict[str, Any]
 
 
-def _described(values: Sequence[float]) -> Mean | None:
+def _described(quantity: Quantity, ends: Sequence[End]) -> Mean | None:
     """Return mean, 95 % interval (Student's; none of one value) and values over the seeds; None of no values.
 
     Nothing that is described is negative, and neither is an interval.
     """
+    values = [value for end in ends if (value := quantity.of(end)) is not None]
     if not values:
         return None
     if len(values) < 2:
@@ -153,39 +169,46 @@ def _described(values: Sequence[float]) -> Mean | None:
 
 def _accuracy(ends: Sequence[End]) -> Mean | None:
     """Return the mean accuracy; its interval ends where accuracies do."""
-    found = _described(_values(ends, "accuracy"))
+    found = _described(ACCURACY, ends)
     if found is None or found["low"] is None:
         return found
     return {**found, "high": min(found["high"], 1.0)}
 
 
-def _values(ends: Sequence[End], name: str) -> list[float]:
-    return [value for end in ends if (value := getattr(end, name)) is not None]
-
-
 def _amount(found: Mean | None) -> str:
     if found is None:
         return "none"
-    interval = "" if found["low"] is None else f" ({measured(found['low'])} to {measured(found['high'])})"
+    interval = "" if found["low"] == found["high"] else f" ({measured(found['low'])} to {measured(found['high'])})"
     return f"{measured(found['mean'])}{interval}"
 
 
-def _losses(ends: Sequence[End]) -> Mean | None:
-    return _described(_values(ends, "loss"))
+def _loss(found: Verification) -> Quantity:
+    """Return the loss as it is compared."""
+    return UNBOUNDED_LOSS if _bound(found) is None else LOSS
+
+
+def _quantities(found: Verification) -> dict[str, Quantity]:
+    """Return what the table has of each arm, by the headings: the loss, and whatever else is compared."""
+    bound = _bound(found)
+    heading = LOSS.name if bound is None else f"{LOSS.name}, at most {measured(bound)}"
+    others = [trial.judgement.quantity for trial in found.trials if trial.judgement.quantity is not LOSS]
+    return {heading: _loss(found)} | {quantity.name: quantity for quantity in others}
 
 
 def _rows(found: Verification) -> list[dict[str, Any]]:
-    rows = [{"tried": "original", **_cells(found.original), "verdict": ""}]
+    rows = [{"tried": "original", **_cells(found, found.original), "verdict": ""}]
     for number, trial in enumerate(found.trials, 1):
         if trial.ends:
             verdict = trial.judgement.verdict
-            rows.append({"tried": f"{number}. {trial.prescription.name}", **_cells(trial.ends), "verdict": verdict})
+            rows.append(
+                {"tried": f"{number}. {trial.prescription.name}", **_cells(found, trial.ends), "verdict": verdict}
+            )
     return rows
 
 
-def _cells(ends: Sequence[End]) -> dict[str, str]:
+def _cells(found: Verification, ends: Sequence[End]) -> dict[str, str]:
     return {
-        "val/loss": _amount(_losses(ends)),
+        **{heading: _amount(_described(quantity, ends)) for heading, quantity in _quantities(found).items()},
         "val/accuracy": _amount(_accuracy(ends)),
         "outcome": _counted([end.outcome for end in ends]),
         "ended": _counted([end.status.replace("_", " ") for end in ends if end.status != "completed"]),
@@ -198,8 +221,9 @@ def _counted(words: Sequence[str]) -> str:
 
 def _columns(found: Verification) -> list[Column]:
     every = [*found.original, *(end for trial in found.trials for end in trial.ends)]
-    columns = [Column("tried", text=str), Column("val/loss", "val/loss (95 %)", text=str, numeric=True)]
-    if _values(every, "accuracy"):
+    columns = [Column("tried", text=str)]
+    columns += [Column(heading, f"{heading} (95 %)", text=str, numeric=True) for heading in _quantities(found)]
+    if _accuracy(every) is not None:
         columns.append(Column("val/accuracy", "val/accuracy (95 %)", text=str, numeric=True))
     columns.append(Column("outcome", text=str))
     if any(end.status != "completed" for end in every):

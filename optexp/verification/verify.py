@@ -17,15 +17,13 @@ from optexp.errors import BadInput, Exit
 from optexp.records.console import relative, say
 from optexp.records.numbers import duration
 from optexp.records.reading import Run
-from optexp.records.run_directory import claim
+from optexp.records.run_directory import VERIFICATIONS, claim
 from optexp.sweeps.members import check_members, train_members
 from optexp.sweeps.record import MemberRecord, SweepRecord
 from optexp.verification.arms import ORIGINAL, Arms, Prescription, key_of, prescriptions, together
 from optexp.verification.budget import Budget, budget_of
 from optexp.verification.ends import BY_CAUSE, LOSS, End, end_of
 from optexp.verification.judgement import Judgement, judge
-
-FOLDER = "verifications"
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ def _claimed(run: Run) -> Path:
     """Create the folder of the verification: below the run's output_dir, or `outputs` here where that is not ours."""
     now = datetime.now()
     stem = f"{now:%H%M%S}-{re.sub(r'^[0-9]+-', '', run.path.resolve().name)}"
-    place = Path(FOLDER) / f"{now:%Y-%m-%d}"
+    place = Path(VERIFICATIONS) / f"{now:%Y-%m-%d}"
     recorded = Path(str(run.config.get("output_dir") or "outputs"))
     try:
         return claim(recorded / place, stem)

@@ -76,6 +76,15 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert "all 8 combinations on the same 8 seeds" in out
 
 
+def test_an_interaction_is_explained_where_there_are_pairs() -> None:
+    """The definition in words: with the other keys as they are, v(both) − v(one) − v(other) + v(none), averaged."""
+    (said,) = [line for line in remarks(exp2_answer()) if line.startswith("interaction of a pair: ")]
+    assert "what changing both brings beyond the sum of what each brings alone" in said
+    answer = exp2_answer()
+    answer["shares"]["interactions"] = answer["decades"]["interactions"] = None
+    assert not any("interaction of a pair" in line for line in remarks(answer))
+
+
 def test_where_rates_are_unknown_a_line_says_why() -> None:
     answer = exp2_answer(rates=False)
     assert answer["decades"] is None

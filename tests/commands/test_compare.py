@@ -38,8 +38,31 @@ def test_differences_and_metrics_side_by_side(make_run: MakeRun, capsys: pytest.
     assert not {"optimizer.momentum", "seed", "model.depth"} & set(lines)  # the same in both
     assert lines["val/loss"] == ["0.1500", "0.1500", "A", "B"]
     assert lines["train/accuracy"] == ["0.9000", "0.9000", "A", "B"]
-    assert lines["curves:"] == ["comparison.png"]
-    assert Path("comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in Path().iterdir()) == ["a", "b"], "a verb that reads leaves no files behind"
+
+
+def test_curves_are_drawn_where_they_are_asked_for(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        make_run(Path(name))
+    assert compare(capsys, "a", "b")["curves:"] == ["--png", "FILE", "draws", "them"]
+    assert compare(capsys, "a", "b", "--png", "lr.png")["curves:"] == ["lr.png"]
+    assert Path("lr.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_outcomes_stand_beside_the_status(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, outcome in (("a", "trained"), ("b", "stalled"), ("c", None)):
+        path = make_run(Path(name))
+        info = json.loads((path / "run.json").read_text()) | ({"outcome": outcome} if outcome else {})
+        (path / "run.json").write_text(json.dumps(info))
+    lines = compare(capsys, "a", "b", "c")
+    assert lines["run"] == ["status", "outcome"]
+    assert [lines[label] for label in "ABC"] == [
+        ["a", "completed", "trained"],
+        ["b", "completed", "stalled"],
+        ["c", "completed"],
+    ]
+    make_run(Path("d"))
+    assert "outcome" not in compare(capsys, "c", "d")["run"]
 
 
 def test_the_effective_learning_rate_is_compared_where_it_is_another_than_lr(

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from optexp.commands.diagnose import main
+from optexp.commands.rerun import main as rerun
+from optexp.commands.resume import main as resume
 from optexp.diagnosis.causes import CAUSES
 from optexp.errors import BadInput
 from optexp.records.metrics_file import MetricsFile
@@ -89,6 +91,39 @@ def test_a_run_that_failed_before_its_first_step(make_run: MakeRun, capsys: pyte
     edit(path, status="failed", reason="RuntimeError: out of memory")
     assert main([str(path)]) == 0
     assert "no training loss: RuntimeError: out of memory" in capsys.readouterr().out
+
+
+def test_the_last_row_is_told_from_the_mean_that_the_outcome_names(
+    stalled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The losses of the last two rows, steps 90 and 100, are 2.3 and 2.301."""
+    assert main([str(stalled)]) == 0
+    outcome = capsys.readouterr().out.splitlines()[1]
+    assert "→ 2.3005 in 100 steps" in outcome
+    assert outcome.endswith(" Of train/loss, 2.3005 is the mean over the last rows, 2.3010 the last row.")
+
+
+def test_a_run_that_is_too_short_gets_one_statement(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_run(Path("outputs/runs/short"))
+    rows = (path / "metrics.jsonl").read_text().splitlines()
+    (path / "metrics.jsonl").write_text("\n".join(rows[:3]) + "\n")
+    assert main([str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[1].startswith("unknown  Too short to judge: ")
+    assert "no cause stands out" not in out
+
+
+@pytest.mark.parametrize(("verb", "run"), [("diagnose", main), ("resume", resume), ("rerun", rerun)])
+def test_a_second_directory_is_named_as_what_is_wrong(
+    make_run: MakeRun, verb: str, run: Callable[[list[str]], int]
+) -> None:
+    """As a glob of the shell gives it."""
+    for name in "ab":
+        make_run(Path(name))
+    with pytest.raises(BadInput, match=f"^{verb} takes one directory; got 2: a b; see optexp {verb} --help$"):
+        run(["a", "b"])
+    with pytest.raises(BadInput, match=f"^{verb} takes one directory; got 3: a b nope;"):
+        run(["a", "trust=[mine]", "b", "nope"])
 
 
 def test_a_directory_that_cannot_be_written_costs_a_warning(

@@ -36,15 +36,15 @@ def test_one_run(capsys: pytest.CaptureFixture[str]) -> None:
         "step 100",
         "all parameters: 2 tensors, 1,000 numbers, weight decay 0.01",
         "",
-        "factor                                  decades       ×",
-        "base lr                                   −4.00  0.0001",
-        "schedule and warm-up                       0.00       1",
-        "1 − dampening                             −1.00     0.1",
-        "1 / (1 − momentum)                        +1.00      10",
-        "gradient / weight                         −1.00     0.1",
-        "agreement of gradients, decay included    −0.30     0.5",
-        "= update / weight                         −5.30    5e-6",
-        "weight decay / gradient                   −1.00     0.1",
+        "factor                                   decades       ×",
+        "base lr                                    −4.00  0.0001",
+        "schedule and warm-up                        0.00       1",
+        "1 − dampening                              −1.00     0.1",
+        "1 / (1 − momentum)                         +1.00      10",
+        "gradient / weight                          −1.00     0.1",
+        "agreement of gradients and weight decay    −0.30     0.5",
+        "= update / weight                          −5.30    5e-6",
+        "weight decay / gradient                    −1.00     0.1",
         "",
         "each decade is rounded to 0.01; unrounded (--json) the factors sum to the update exactly",
         "effective lr: 0.0001 from settings, lr·(1 − dampening)/(1 − momentum)",
@@ -59,7 +59,7 @@ def test_groups_stand_side_by_side_and_means_say_over_what(capsys: pytest.Captur
     assert lines[6].split() == ["factor", "all", "parameters", "×", "group", "0", "×", "group", "1", "×"]
     names = [line.partition("  ")[0] for line in lines[7:15]]
     assert names == [
-        *("base lr", "schedule and warm-up", "clipping", "gradient / weight", "direction, decay included"),
+        *("base lr", "schedule and warm-up", "clipping", "gradient / weight", "direction and weight decay"),
         *("= update / weight", "weight decay / gradient", "unexplained, at most"),
     ]
     assert len(lines[13].split()) == 8  # of all parameters as probed, and of the group that decays
@@ -124,7 +124,7 @@ def test_adam_beside_sgd_compares_updates(capsys: pytest.CaptureFixture[str]) ->
         "AdamW has no effective learning rate lr·(1 − dampening)/(1 − momentum): what compares is the update" in lines
     )
     assert any(line.split()[:3] == ["direction", "+1.30", "−0.30"] for line in lines)
-    assert "direction: in A adaptive factor, decay included; in B agreement of gradients, decay included" in lines
+    assert "direction: in A adaptive factor and weight decay; in B agreement of gradients and weight decay" in lines
     kinds = [line.split()[:4] for line in lines if line.startswith("weight decay /")]
     assert [words[3] for words in kinds] == ["update", "gradient"]
     assert [line[:1] for line in lines[-2:]] == ["A", "B"]

@@ -54,6 +54,27 @@ def test_an_unfinished_run_shows_how_far_it_is(make_run: MakeRun, capsys: pytest
     assert {"running", "100/400", "0.1500"} <= set(capsys.readouterr().out.splitlines()[1].split())
 
 
+def test_runs_of_verifications_are_left_out_unless_their_folder_is_named(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(Path("outputs/runs/a"))
+    for name in ("0-original,seed=0", "1-step-too-small,seed=0"):
+        make_run(Path("outputs/verifications/2026-01-31/120000-a") / name)
+    for words in ([], ["outputs"], ["."]):
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert "original" not in out
+        assert f"\n1 run in {'.' if words == ['.'] else 'outputs'}: 1 completed\n" in out
+        assert out.splitlines()[-1] == "left out: 2 of verifications (optexp runs outputs/verifications)"
+    main(["--json"])
+    assert [record["path"] for record in json.loads(capsys.readouterr().out)] == ["outputs/runs/a"]
+    for folder in ("outputs/verifications", "outputs/verifications/2026-01-31"):
+        main([folder])
+        out = capsys.readouterr().out
+        assert f"2 runs in {folder}: 2 completed" in out
+        assert "left out" not in out
+
+
 def test_paths_stand_above_their_runs_when_there_is_little_room(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -38,6 +39,15 @@ def test_a_healthy_run_gets_nothing_to_report() -> None:
     assert three_lines(found, history()) == []
 
 
+def test_without_a_cause_the_outcome_is_a_single_line() -> None:
+    short = history(20, baseline=LN10)
+    assert diagnose(short).outcome == "unknown"
+    (line,) = three_lines(diagnose(short), short)
+    assert line.startswith("unknown: Too short to judge: ")
+    (line,) = three_lines(Diagnosis("slow", "The loss was still falling."), history())
+    assert line == "slow: The loss was still falling. No cause stands out."
+
+
 @pytest.mark.parametrize("steps", [100, 200, 800])
 @pytest.mark.parametrize(
     ("lr", "momentum", "dampening", "missing"), [(1e-4, 0.9, 0.9, 3), (1e-4, 0.8, 0.5, 2.6), (1e-3, 0.9, 0.9, 2)]
@@ -63,6 +73,31 @@ def test_dampening_comes_first_where_it_is_most_of_it() -> None:
     found = diagnose(history(loss=flat, update=10**-3.6, settings=settings))
     assert causes(found)[0] == "dampened-momentum"
     assert found.findings[0].prescription == ("optimizer.dampening=0",)
+
+
+@pytest.mark.parametrize("steps", [60, 200, 800])
+@pytest.mark.parametrize("dampening", [0.99, 0.999, 0.99999, 1.0])
+def test_dampening_near_one_leaves_the_first_gradient_only(steps: int, dampening: float) -> None:
+    """The weights travel in the first steps as far as one gradient takes them; after that they hardly move."""
+    settings = {"lr": 0.05, "momentum": 0.9, "dampening": dampening}
+
+    def update(step: int) -> float:
+        return 6e-3 * max(1 - dampening, 0.9**step)
+
+    (first,) = diagnose(history(steps, flat, update=update, settings=settings)).findings
+    assert (first.cause, first.prescription) == ("dampened-momentum", ("optimizer.dampening=0",))
+    assert first.decades == pytest.approx(math.log10(max(1 - dampening, 1 / steps)))
+    assert ("exactly" in first.evidence[0]) == (1 - dampening >= 1 / steps)
+
+
+def test_a_small_learning_rate_is_seen_behind_a_dampening_of_one() -> None:
+    """Undampened, steps of 1e-4 are 6e-5 of the weights, ten times the first one: a hundredth of good ones."""
+    settings = {"lr": 1e-4, "momentum": 0.9, "dampening": 1.0}
+    small, dampened = diagnose(history(200, flat, update=lambda step: 6e-6 * 0.9**step, settings=settings)).findings
+    assert (small.cause, dampened.cause) == ("step-too-small", "dampened-momentum")
+    new = dict(word.split("=") for word in small.prescription)
+    assert set(new) == {"optimizer.lr", "optimizer.dampening"}
+    assert math.log10(float(new["optimizer.lr"]) / 0.01) == pytest.approx(0, abs=0.5)
 
 
 CLIPPED = {"optim/clip_coefficient": 0.005, "optim/clipped": 1.0}
@@ -190,11 +225,21 @@ def test_nothing_is_said_of_the_data_before_a_thousand_samples() -> None:
     assert "no-signal-in-data" in causes(found[1])
 
 
-def test_lbfgs_is_made_for_full_batches() -> None:
-    for size, key in ((32, "dataset.batch_size"), (1000, "optimizer.lr")):
-        made = history(loss=lambda step: LN10 * (1 + step / 20), update=0.9, optimizer="LBFGS", batch_size=size)
-        (word,) = diagnose(made).findings[0].prescription
-        assert word.startswith(f"{key}=")
+@pytest.mark.parametrize("loss", [lambda step: LN10 * (1 + step / 20), lambda step: LN10 * (1 + math.sin(step) / 2)])
+def test_lbfgs_is_made_for_full_batches(loss: Callable[[int], float]) -> None:
+    """On batches its jumps are those of the batches, at any learning rate; on all data the step is too large."""
+    made = history(loss=loss, update=0.9, optimizer="LBFGS", every={"probe/signal": 1.0, "probe/noise": 4.0})
+    first = diagnose(replace(made, batch_size=32)).findings[0]
+    assert (first.cause, first.prescription) == ("noise-dominated-batch", ("dataset.batch_size=full",))
+    assert "step-too-large" not in causes(diagnose(replace(made, batch_size=32)))
+    assert causes(diagnose(replace(made, batch_size=1000)))[0] == "step-too-large"
+
+
+def test_lbfgs_on_batches_is_not_blamed_where_it_learned() -> None:
+    every = {"probe/signal": 1.0, "probe/noise": 4.0}
+    made = history(loss=lambda step: LN10 / 5, update=0.02, optimizer="LBFGS", every=every)
+    found = diagnose(made)
+    assert (found.outcome, found.findings) == ("trained", ())
 
 
 def test_an_optimizer_without_weight_decay_is_not_told_to_use_it() -> None:

@@ -145,6 +145,16 @@ def test_result_says_everything_and_how_to_go_on(
     assert not any("resume" in line for line in lines)
 
 
+@pytest.mark.parametrize(("why", "is_more"), [([], False), (["unknown: short"], False), (["slow: x", "cause"], True)])
+def test_diagnose_is_offered_where_it_has_more_to_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], why: list[str], is_more: bool
+) -> None:
+    result_table(tmp_path, finished(), why=why)
+    out = capsys.readouterr().out
+    assert all(f"  {line}\n" in out for line in why)
+    assert (f"optexp diagnose {tmp_path}" in out) is is_more
+
+
 @pytest.mark.parametrize(("status", "is_offered"), [("interrupted", True), ("failed", True), ("diverged", False)])
 def test_resume_is_offered_where_it_can_help(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], status: str, is_offered: bool

@@ -95,10 +95,10 @@ def test_decoupled_weight_decay_beside_the_update(tmp_path: Path) -> None:
     ("target", "settings", "decay", "name"),
     [
         ("torch.optim.SGD", {"momentum": 0.9}, 0.0, "agreement of gradients"),
-        ("torch.optim.SGD", {"momentum": 0.9}, 0.1, "agreement of gradients, decay included"),
+        ("torch.optim.SGD", {"momentum": 0.9}, 0.1, "agreement of gradients and weight decay"),
         ("torch.optim.SGD", {}, 0.0, "direction"),
         ("torch.optim.NAdam", {}, 0.0, "adaptive factor"),
-        ("torch.optim.Adagrad", {}, 0.1, "adaptive factor, decay included"),
+        ("torch.optim.Adagrad", {}, 0.1, "adaptive factor and weight decay"),
         ("pytorch_optimizer.Lion", {}, 0.0, "sign of the momentum"),
         ("optexp.optimizers.muon.Muon", {"momentum": 0.9}, 0.0, "direction"),
     ],
