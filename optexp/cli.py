@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from optexp import __version__
 from optexp.errors import BadInput, Exit, StorageError, nearest
+from optexp.override_words import key_of
 
 if TYPE_CHECKING:
     from optexp.config.compose import Composer
@@ -159,7 +160,7 @@ def _refuse_repeats(words: Sequence[str]) -> None:
     """Refuse a key that is given twice: of two values one would be ignored."""
     given: dict[str, str] = {}
     for word in words:
-        key = word.lstrip("+~").partition("=")[0]
+        key = key_of(word)
         if key in given and key != "study" and not key.startswith("hydra"):  # whose words build on each other
             raise BadInput(f"{given[key]} {word}: {key} is given twice; allowed is one value, or with -m {key}=A,B")
         given[key] = word

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 from optexp.attribution.design import Design, design_for
 from optexp.attribution.games import Combination
 from optexp.attribution.sides import Difference, differences, mixed, read_side
-from optexp.attribution.words import key_of
 from optexp.config.compose import Composed, Composer
 from optexp.config.resolvers import slug
 from optexp.config.values import Above, AtLeast, Between
 from optexp.errors import BadInput, listed
+from optexp.override_words import for_members, key_of
 from optexp.sweeps.members import composed_member
 from optexp.sweeps.record import MemberRecord, SweepRecord
 
@@ -48,7 +48,7 @@ class Plan:
                 f"experiment={composed.choices['experiment']}: an attribution has two sides; name them with "
                 "task.failing and task.working"
             )
-        self.composer = Composer(_config_dir(composed), multirun=True)
+        self.composer = Composer(composed.config_dir, multirun=True)
         shared = _shared_words(composed)
         self.failing = read_side(self.composer, "task.failing", str(settings.failing), shared)
         self.working = read_side(self.composer, "task.working", str(settings.working), shared)
@@ -104,16 +104,5 @@ _NO_CHECKPOINTS = "engine.checkpoint_every=null"
 
 def _shared_words(composed: Composed) -> list[str]:
     """Return the words of the request that hold for all members; they write no checkpoints unless asked to."""
-    shared = [word for word in composed.overrides if _is_shared(key_of(word))]
+    shared = for_members(composed.overrides, _OF_THE_TASK)
     return [*shared, *([] if "engine.checkpoint_every" in map(key_of, shared) else [_NO_CHECKPOINTS])]
-
-
-def _is_shared(key: str) -> bool:
-    if key.startswith(("hydra.", "hydra/")):
-        return key.startswith(("hydra.launcher", "hydra/launcher"))
-    return key not in _OF_THE_TASK and not key.startswith("task.")
-
-
-def _config_dir(composed: Composed) -> str | None:
-    sources = composed.hydra.runtime.config_sources
-    return next((source.path for source in sources if source.provider == "command-line"), None)

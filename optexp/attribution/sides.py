@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optexp.attribution.words import key_of, same, words_of_run, words_towards
+from optexp.attribution.words import same, words_of_run, words_towards
 from optexp.config.check import GROUPS_OF_A_TRAINING
 from optexp.config.compose import Composed, Composer
 from optexp.errors import BadInput, listed, nearest
+from optexp.override_words import key_of
 from optexp.records.reading import flat, read_run
 
 MOST_KEYS = 12

@@ -9,6 +9,7 @@ from typing import Any
 from optexp.config.check import GROUPS_OF_A_TRAINING
 from optexp.config.compose import Composer, quoted
 from optexp.errors import BadInput
+from optexp.override_words import key_of
 from optexp.records.reading import Run
 
 _DEFAULTS_COUNT = ("engine",)
@@ -60,11 +61,6 @@ def _changes_towards(composer: Composer, words: Sequence[str], target: Mapping[s
     return [
         change for group in GROUPS_OF_A_TRAINING for change in _changes(start[group], target.get(group), group, group)
     ]
-
-
-def key_of(word: str) -> str:
-    """Return the key of an override word, or the group."""
-    return word.lstrip("+~").partition("=")[0]
 
 
 def same(one: Any, other: Any) -> bool:

@@ -49,6 +49,12 @@ class Composed:
         """Hydra's own node, this run's alone. Of a sweep's members nobody asks for it, so it is made when asked for."""
         return self.hydra_node if isinstance(self.hydra_node, DictConfig) else self.hydra_node()
 
+    @property
+    def config_dir(self) -> str | None:
+        """The folder of one's own configuration files, `--config-dir`."""
+        sources = self.hydra.runtime.config_sources
+        return next((source.path for source in sources if source.provider == "command-line"), None)
+
 
 @dataclass(frozen=True)
 class _Start:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from optexp.config.compose import Composed
 from optexp.errors import StorageError
+from optexp.override_words import is_hydras, without_hydras
 
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times faster where libyaml is there
 
@@ -40,8 +41,8 @@ class HydraFiles:
     def _write(self, path: Path, directory: str, number: int, composed: Composed) -> None:
         path.mkdir(exist_ok=True)
         (path / ".hydra").mkdir(exist_ok=True)
-        own = [word for word in composed.overrides if _is_hydras(word)]
-        task = [word for word in composed.overrides if not _is_hydras(word)]
+        own = [word for word in composed.overrides if is_hydras(word)]
+        task = without_hydras(composed.overrides)
         node = {
             **self._node,
             "overrides": {"hydra": [*own, f"hydra.sweep.dir={self._folder}", "hydra.mode=MULTIRUN"], "task": task},
@@ -52,7 +53,3 @@ class HydraFiles:
         for name, content in (("config", composed.config), ("overrides", task), ("hydra", {"hydra": node})):
             text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
             (path / ".hydra" / f"{name}.yaml").write_text(text, encoding="utf-8")
-
-
-def _is_hydras(word: str) -> bool:
-    return word.lstrip("+~").startswith(("hydra.", "hydra/"))

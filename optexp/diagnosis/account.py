@@ -94,10 +94,13 @@ def good_update(measures: Measures) -> float:
 def dampening(measures: Measures) -> float:
     """Return the decades that dampening takes from the step in the long run: −log10(1 − dampening), exactly.
 
-    torch ignores dampening where momentum is 0.
+    torch ignores dampening where momentum is 0. It leaves the first gradient of a run whole, so that no dampening takes
+    more than all the others: a dampening of 1 leaves one gradient of `steps`.
     """
     factor = measures.number("dampening")
-    return -math.log10(1 - factor) if measures.number("momentum") > 0 and 0 < factor < 1 else 0.0
+    if measures.number("momentum") <= 0 or factor <= 0:
+        return 0.0
+    return -math.log10(max(1 - factor, 1 / measures.steps))
 
 
 def clipping(measures: Measures) -> float:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from optexp.diagnosis.history import History
+from optexp.override_words import key_of
 
 
 def repaired_words(history: History, prescription: Sequence[str]) -> list[str] | None:
@@ -32,11 +33,6 @@ def repaired_command(history: History, prescription: Sequence[str], program: str
     """Return the command line, quoted for a shell; None where the run's own words are unknown."""
     words = repaired_words(history, prescription)
     return None if words is None else f"{program} {shlex.join([*history.flags, *words])}"
-
-
-def key_of(word: str) -> str:
-    """Return the key of an override word: `optimizer.lr` of `+optimizer.lr=1`."""
-    return word.lstrip("+~").partition("=")[0]
 
 
 def _belongs(key: str, group: str) -> bool:

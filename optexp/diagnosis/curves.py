@@ -45,6 +45,10 @@ class Curve:
         kept = [(s, v) for s, v in zip(self.steps, self.values, strict=True) if start < s <= end]
         return Curve(tuple(s for s, _ in kept), tuple(v for _, v in kept), self.broken)
 
+    def tail(self, number: int) -> Curve:
+        """Return the last points."""
+        return Curve(self.steps[-number:], self.values[-number:], self.broken)
+
     def mean(self) -> float | None:
         """Return the mean over steps: each value stands for the steps since the one before it."""
         if not self.values:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from optexp.diagnosis.candidates import Candidate, Case
-from optexp.diagnosis.outcome import generalization
+from optexp.diagnosis.outcome import FAR, generalization
 from optexp.diagnosis.values import nice, percent
 from optexp.records.numbers import measured, setting
 
@@ -69,6 +69,8 @@ def no_signal_in_data(case: Case) -> Candidate | None:
 def noise_dominated_batch(case: Case) -> Candidate | None:
     """The noise of a gradient is many times its signal, in a small batch, with steps of a fair size."""
     measures, batch = case.measures, case.history.batch_size
+    if measures.mixes_batches:
+        return _noise_in_curvature(case)
     ratio, best = measures.noise_ratio, measures.val.lowest() or measures.train.lowest()
     if ratio is None or not batch or best is None or not measures.reference:
         return None
@@ -88,6 +90,28 @@ def noise_dominated_batch(case: Case) -> Candidate | None:
     if case.account is not None:
         score = min(score, 3 * (0.6 - case.account.lacking))
     return Candidate("noise-dominated-batch", score, evidence, (f"dataset.batch_size={size}",))
+
+
+def _noise_in_curvature(case: Case) -> Candidate | None:
+    """L-BFGS failed on batches: it takes the differences of their gradients for curvature, whatever the learning rate.
+
+    Byrd et al., "A Stochastic Quasi-Newton Method for Large-Scale Optimization", 2016; Bollapragada et al., "A
+    Progressive Batching L-BFGS Method for Machine Learning", 2018.
+    """
+    measures, ratio, name = case.measures, case.measures.noise_ratio, case.outcome.name
+    if name not in ("slow", "stalled", "unstable", "diverged"):
+        return None
+    evidence = [
+        f"L-BFGS takes the differences of its last gradients for curvature (history_size "
+        f"{setting(measures.setting('history_size', 100))}), and these are of different batches, "
+        f"{case.history.batch_size} of {case.history.num_train:,} samples each: it is made for full batches"
+    ]
+    if ratio is not None and math.isfinite(ratio):
+        evidence.append(f"the noise of a batch's gradient is {measured(ratio)} times its signal")
+    # There are runs that come through it; the farther one has stayed behind, the less it is one of them.
+    far = 1.0 if name == "diverged" else math.log10(max(measures.distance or 0.0, 1e-9) / FAR) + 0.3
+    noisy = math.inf if ratio is None else math.log10(max(ratio, 1e-9) / 0.3)
+    return Candidate("noise-dominated-batch", min(far, noisy, 1.0), tuple(evidence), ("dataset.batch_size=full",))
 
 
 def bad_input_scale(case: Case) -> Candidate | None:

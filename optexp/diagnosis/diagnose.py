@@ -48,7 +48,7 @@ def diagnose(history: History) -> Diagnosis:
         for each in weighed(measures, ended)
     )
     likely = tuple(finding for finding in findings if finding.confidence >= LIKELY)
-    if not likely and ended.doubt > 0 and ended.otherwise is not None:
+    if not likely and ended.otherwise is not None:
         ended = ended.otherwise
     return Diagnosis(ended.name, ended.summary, likely, _unknown(measures))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from optexp.diagnosis.curves import Curve
 from optexp.diagnosis.history import History
-from optexp.diagnosis.trend import Trend
+from optexp.diagnosis.trend import FEWEST, Trend
 
 LATE = 0.1
 """Share of the run whose mean counts as its end, where the curves are long enough."""
@@ -127,8 +127,13 @@ class Measures:
 
     @cached_property
     def late_trend(self) -> Trend | None:
-        """The straight line through the training loss of the last part of the run in which the step was not zero."""
-        return self.train.between(*self.active).trend()
+        """The straight line through the training loss of the last part of the run in which the step was not zero.
+
+        Where that part has fewer rows than a line takes, more of those before it are taken: a short run has few.
+        """
+        start, end = self.active
+        part = self.train.between(start, end)
+        return (part if len(part) >= FEWEST else self.train.between(0, end).tail(FEWEST)).trend()
 
     @cached_property
     def update(self) -> Curve:
@@ -188,6 +193,12 @@ class Measures:
         if not size or self.history.objective != "language" or not isinstance(length, int):
             return size
         return size * math.sqrt(length)
+
+    @property
+    def mixes_batches(self) -> bool:
+        """Whether the rule takes the differences of gradients for curvature, and these are of different batches."""
+        size, whole = self.history.batch_size, self.history.num_train
+        return self.history.optimizer == "LBFGS" and size is not None and whole is not None and size < whole
 
     @property
     def count(self) -> int | None:

@@ -40,8 +40,8 @@ more or less each time. Where all is well it is below 0.1, at a constant rate to
 class Outcome:
     """One of `OUTCOMES`, and the numbers that say so in one sentence.
 
-    `doubt` is what a cause must outweigh, in the units of its score, before the run counts as failed; where none does,
-    it ended as `otherwise` says.
+    `doubt` is what a cause must outweigh, in the units of its score, before the run counts as failed. Where none does,
+    it ended as `otherwise` says, unless that is None.
     """
 
     name: str
@@ -222,17 +222,23 @@ def _unfinished(measures: Measures) -> Outcome | None:
     distance, late = measures.distance, measures.late_trend
     if distance is None or distance <= LEARNED:
         return None
-    doubt, otherwise = 0.5 * max(0.0, math.log10(FAR / distance)), trained(measures)
+    doubt = 0.5 * max(0.0, math.log10(FAR / distance))
+    otherwise = trained(measures) if doubt > 0 else None
     if measures.steps < ENOUGH_STEPS:
         doubt += math.log10(ENOUGH_STEPS / max(measures.steps, 1))
         otherwise = Outcome("unknown", f"Too short to judge: {_course(measures)}.")
     where = f"{_course(measures)}{_against(measures)}."
     if late is not None and late.significance < -3 and expected_fall(measures) > 0.05:
+        if otherwise is None and measures.val.last == min(measures.val.values, default=None):  # validation falls, too
+            otherwise = Outcome("slow", f"The loss was still falling, and more steps would bring it down: {where}")
         return Outcome("slow", f"The loss was still falling: {where}", doubt, otherwise)
     if (measures.level or 0) > 0.9:
         return Outcome("stalled", f"The loss hardly moved: {where}", doubt, otherwise)
     if distance > 0.9:
         return Outcome("stalled", f"The validation loss shows nothing learned: {where}", doubt, otherwise)
+    if late is None and len(measures.train.between(measures.active[1], measures.steps)) <= 1:
+        few = Outcome("unknown", f"Too few rows were logged to tell whether the loss still falls: {where}")
+        return Outcome("stalled", f"The loss has not come down: {where}", doubt, otherwise or few)
     return Outcome("stalled", f"The loss hardly falls any more: {where}", doubt, otherwise)
 
 

@@ -74,19 +74,26 @@ def warmup(case: Case) -> tuple[str, ...]:
     return (f"schedule.warmup_steps={round(USUAL_WARMUP * case.measures.total)}",)
 
 
-def last_working_step(case: Case, least: float = 0.02) -> float | None:
-    """Return the last step whose learning rate was at least this share of the highest."""
+def idle_from(case: Case, least: float = 0.02) -> float | None:
+    """Return the first logged step from which on the learning rate stays below this share of its highest.
+
+    What it was between two rows is not known: it counts as working until a row says that it is not. None where it
+    works until the end, or was never logged.
+    """
     lr = case.measures.lr
-    if not len(lr):
-        return None
-    peak = max(lr.values)
-    return max((step for step, value in zip(lr.steps, lr.values, strict=True) if value >= least * peak), default=None)
+    peak = max(lr.values, default=0.0)
+    idle = None
+    for step, value in zip(reversed(lr.steps), reversed(lr.values), strict=True):
+        if value >= least * peak:
+            break
+        idle = step
+    return idle
 
 
 def ended_early(case: Case, share: float = 0.35) -> bool:
     """Return whether the learning rate had vanished for this share of the run."""
-    last = last_working_step(case)
-    return last is not None and last < (1 - share) * case.measures.steps
+    idle = idle_from(case)
+    return idle is not None and idle < (1 - share) * case.measures.steps
 
 
 def until_the_end(case: Case) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def step_too_small(case: Case) -> Candidate | None:
     return Candidate(
         "step-too-small",
         missing - (0.3 if case.outcome.name == "slow" else 0.45),  # where it still falls, little else can be the reason
-        (*_travelled(case, account), *_shares(account), *_signal(case), *_effective(case)),
+        (*_travelled(case, account), *_shares(case, account), *_signal(case), *_effective(case)),
         words,
         -account.shortfall,
     )
@@ -42,9 +42,12 @@ def dampened_momentum(case: Case) -> Candidate | None:
     tau, momentum = case.measures.number("dampening"), case.measures.number("momentum")
     left = account.shortfall - part
     rest = "which leaves nothing missing" if left < repairs.WORTH_REPAIRING else f"{decades(left)} remain missing"
+    exact = _is_exact(case)
+    what = "the step" if exact else f"all but the first of {case.measures.steps:,} gradients"
     evidence = (
-        f"dampening {setting(tau)} multiplies the step by 1 − {setting(tau)} = {setting(round(1 - tau, 12))}: exactly "
-        f"{decades(part)} of the {decades(account.shortfall)} that the step falls short; without it {rest}",
+        f"dampening {setting(tau)} multiplies {what} by 1 − {setting(tau)} = {setting(round(1 - tau, 12))}: "
+        f"{'exactly ' if exact else ''}{decades(part)} of the {decades(account.shortfall)} that the step falls short; "
+        f"without it {rest}",
         f"lr · (1 − dampening)/(1 − momentum) is {measured(_effective_lr(case, tau))}, with dampening 0 it is "
         f"{measured(_effective_lr(case, 0.0))} (momentum {setting(momentum)})",
     )
@@ -57,6 +60,8 @@ def step_too_large(case: Case) -> Candidate | None:
     measures, name = case.measures, case.outcome.name
     size = _largest_early_update(case)
     if size is None or name not in ("diverged", "unstable", "stalled", "slow"):
+        return None
+    if measures.mixes_batches:  # whatever the learning rate, L-BFGS jumps then: see `data.noise_dominated_batch`
         return None
     growth = measures.weight_growth or 0.0
     peak = _early_peak(case)
@@ -80,9 +85,6 @@ def step_too_large(case: Case) -> Candidate | None:
     if measures.lowest_late is not None:  # a run that has learned had a good rate, if not to the end
         score -= 4 * max(0.0, math.log10(0.6 / max(measures.lowest_late, 1e-3)))
     words = repairs.learning_rate(case, -max(excess, 0.5))
-    if case.history.optimizer == "LBFGS" and (case.history.batch_size or math.inf) < (case.history.num_train or 0):
-        evidence.append("L-BFGS takes the difference of two batches for curvature: it is made for full batches")
-        words = ("dataset.batch_size=full",)
     return Candidate("step-too-large", score, tuple(evidence), words, max(excess, 0.5))
 
 
@@ -96,12 +98,22 @@ def _travelled(case: Case, account: Account) -> tuple[str, ...]:
     return (text,)
 
 
-def _shares(account: Account) -> tuple[str, ...]:
+def _is_exact(case: Case) -> bool:
+    """Whether dampening takes its 1 − dampening of the step, and the first gradient is not most of what is left."""
+    return 1 - case.measures.number("dampening") >= 1 / case.measures.steps
+
+
+def _shares(case: Case, account: Account) -> tuple[str, ...]:
     if not account.parts:
         return ()
-    exact = {"dampening": "dampening exactly {}", "clipping": "clipping {}", "schedule": "the schedule {}"}
-    other = {"epsilon": "eps {}", "exhaustion": "the growing sum of squares {}"}
-    texts = [(exact | other)[name].format(f"{part:.1f}") for name, part in account.parts.items()]
+    words = {
+        "dampening": "dampening exactly {}" if _is_exact(case) else "dampening {}",
+        "clipping": "clipping {}",
+        "schedule": "the schedule {}",
+        "epsilon": "eps {}",
+        "exhaustion": "the growing sum of squares {}",
+    }
+    texts = [words[name].format(f"{part:.1f}") for name, part in account.parts.items()]
     return (
         f"of these {decades(account.shortfall)}: {', '.join(texts)}, the learning rate {max(account.rest, 0.0):.1f}",
     )

@@ -46,15 +46,15 @@ def warmup_too_long(case: Case) -> Candidate | None:
 def schedule_ended_early(case: Case) -> Candidate | None:
     """The learning rate had vanished long before the end, and the loss had not come down."""
     measures = case.measures
-    last = repairs.last_working_step(case)
-    if last is None or case.outcome.name not in ("slow", "stalled") or measures.steps == 0:
+    idle = repairs.idle_from(case)
+    if idle is None or case.outcome.name not in ("slow", "stalled") or measures.steps == 0:
         return None
-    tail = 1 - last / measures.steps
+    tail = 1 - idle / measures.steps
     if tail < 0.2:
         return None
-    at = measures.train.between(0, last).last
+    at = measures.train.between(0, idle).last
     evidence = (
-        f"the learning rate fell below 2 % of its highest after step {int(last):,}: for {percent(tail)} of the run it "
+        f"the learning rate was below 2 % of its highest from step {int(idle):,} on: for {percent(tail)} of the run it "
         f"was as good as zero; train/loss was {measured(at)} then and is {measured(measures.loss_end)} now",
     )
     return Candidate("schedule-ended-early", 4 * (tail - 0.3), evidence, repairs.until_the_end(case), None)
@@ -64,7 +64,7 @@ def late_oscillation(case: Case) -> Candidate | None:
     """The loss had come down and now stands or jumps about, at large steps and a rate that has hardly been lowered."""
     measures, account = case.measures, case.account
     low, kept, late = measures.lowest_late, measures.lr_kept, measures.late_trend
-    if case.outcome.name not in ("unstable", "stalled", "slow") or account is None:
+    if case.outcome.name not in ("unstable", "stalled") or account is None:
         return None
     if low is None or kept is None or measures.reference is None:
         return None

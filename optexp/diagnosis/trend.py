@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+FEWEST = 4
+"""Points that a line with an uncertainty takes: two for the line, two for what is left."""
+
 
 @dataclass(frozen=True)
 class Trend:
@@ -25,11 +28,11 @@ class Trend:
 
 
 def trend(steps: Sequence[float], values: Sequence[float]) -> Trend | None:
-    """Return the least-squares line through a curve; None for fewer than four points, or without extent.
+    """Return the least-squares line through a curve; None for fewer than `FEWEST` points, or without extent.
 
     The error is that of independent residuals (n − 2 degrees of freedom): means over disjoint intervals are nearly so.
     """
-    if len(steps) < 4 or steps[0] == steps[-1]:
+    if len(steps) < FEWEST or steps[0] == steps[-1]:
         return None
     x, y = fmean(steps), fmean(values)
     sxx = math.fsum((step - x) ** 2 for step in steps)

@@ -11,6 +11,7 @@ from optexp.config.compose import Composed, Composer
 from optexp.config.resolvers import slug
 from optexp.config.values import Above, AtLeast, Between
 from optexp.errors import BadInput
+from optexp.override_words import for_members, key_of
 from optexp.sweeps.members import composed_member
 from optexp.sweeps.record import MemberRecord, SweepRecord
 
@@ -90,10 +91,10 @@ class Plan:
             )
         for word in composed.overrides:
             for key in ("engine.eval_every", "engine.early_stopping_patience"):
-                if word.lstrip("+~").partition("=")[0] == key:
+                if key_of(word) == key:
                     raise BadInput(f"{word}: a table decides this; evaluations are task.eval_every steps apart")
         self.common = common_words(composed)
-        self.composer = Composer(_config_dir(composed), multirun=True)
+        self.composer = Composer(composed.config_dir, multirun=True)
         self.reference = self._contestant(REFERENCE)
         self.contestants = [self._contestant(name) for name in settings.optimizers]
 
@@ -165,20 +166,7 @@ def common_words(composed: Composed) -> list[str]:
 
     Choices are all named, because a task may come with another default than a training.
     """
-    keys = [word.lstrip("+~").partition("=")[0] for word in composed.overrides]
     chosen = [f"{group}={composed.choices[group]}" for group in _GROUPS]
-    if "engine.checkpoint_every" not in keys:
+    if "engine.checkpoint_every" not in map(key_of, composed.overrides):
         chosen.append("engine.checkpoint_every=null")
-    return chosen + [word for word, key in zip(composed.overrides, keys, strict=True) if _is_shared(key)]
-
-
-def _is_shared(key: str) -> bool:
-    """Return whether a key of the request is each run's, too: the table has a directory and a name of its own."""
-    if key.startswith(("hydra.", "hydra/")):
-        return key.startswith(("hydra.launcher", "hydra/launcher"))
-    return key not in _OF_THE_TABLE and not key.startswith("task.")
-
-
-def _config_dir(composed: Composed) -> str | None:
-    sources = composed.hydra.runtime.config_sources
-    return next((source.path for source in sources if source.provider == "command-line"), None)
+    return chosen + for_members(composed.overrides, _OF_THE_TABLE)

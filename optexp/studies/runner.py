@@ -19,6 +19,7 @@ from optexp.config.check import GROUPS_OF_A_TRAINING
 from optexp.config.compose import Composer
 from optexp.config.resolvers import slug
 from optexp.errors import BadInput, Exit, StorageError
+from optexp.override_words import key_of
 from optexp.records.console import relative, say
 from optexp.records.files import write_atomically
 from optexp.records.process import this_process
@@ -321,11 +322,6 @@ def check_words(study: Study, words: Sequence[str], composer: Composer) -> None:
             composed_member(composer, member_words(study.common, own, words))
         except BadInput as error:
             raise BadInput(f"{where}: arm {arm}: {error}") from None
-
-
-def key_of(word: str) -> str:
-    """Return the key of an override word, or the group."""
-    return word.lstrip("+~").partition("=")[0]
 
 
 def member_words(common: Sequence[str], own: Sequence[str], words: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from optexp.config.check import check
 from optexp.config.compose import Composed, Composer
 from optexp.errors import BadInput
 from optexp.optimizers.build import build_optimizer
+from optexp.override_words import key_of
 from optexp.surfaces.trajectories import Point
 
 
@@ -41,9 +42,7 @@ def contestants(composed: Composed, names: Sequence[str], weight_decay: float | 
 
     `weight_decay`, where given, replaces that of every optimizer that has one. Raises BadInput naming the entry.
     """
-    sources = composed.hydra.runtime.config_sources
-    folder = next((source.path for source in sources if source.provider == "command-line"), None)
-    composer = Composer(folder)
+    composer = Composer(composed.config_dir)
     build.trust(composed.config["trust"])
     return [_contestant(composer, name, composed.config["trust"], weight_decay) for name in names]
 
@@ -52,7 +51,7 @@ def _contestant(composer: Composer, name: str, trusted: Sequence[str], weight_de
     entry, *changes = name.split()
     try:
         for change in changes:
-            if change.lstrip("+~").partition("=")[0] == "lr":
+            if key_of(change) == "lr":
                 raise BadInput(
                     f"{change}: the learning rate is tuned (task.lowest_rate, task.highest_rate); "
                     "allowed are other arguments"

@@ -18,6 +18,7 @@ from optexp.config.compose import Composed, Composer, quoted
 from optexp.config.launch import claimed_directory, hydra_command_line, launch_alone, launch_sweep
 from optexp.ending import ended_by_signals, status_of
 from optexp.errors import BadInput, Exit
+from optexp.override_words import without_hydras
 from optexp.records.console import relative, say
 from optexp.records.reading import flat, read_run
 from optexp.sweeps.children import Children, Died, can_fork
@@ -170,7 +171,7 @@ class ByHydra:
         with contextlib.suppress(BadInput):  # it has no record yet
             if read_run(path).status != "interrupted":
                 return
-        words = _own(member.overrides)
+        words = without_hydras(member.overrides)
         config = self.composed[member.number].config if self.composed else {}  # else only one with a record is known
         command = ["optexp", *(["--config-dir", config_dir] if config_dir else []), *words]
         record_failure(path, config, command, words, lost.reason)
@@ -229,12 +230,7 @@ def _instead_of_fused(base: Composed) -> list[str]:
 def _jobs(record: SweepRecord) -> list[list[str]]:
     """Return the override words of each member's job; Hydra adds its own settings, which all members share."""
     subdir = "hydra.sweep.subdir"
-    return [[*_own(member.overrides), f"{subdir}={quoted(member.directory)}"] for member in record.members]
-
-
-def _own(words: Sequence[str]) -> list[str]:
-    """Return the override words that are not Hydra's."""
-    return [word for word in words if not word.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    return [[*without_hydras(member.overrides), f"{subdir}={quoted(member.directory)}"] for member in record.members]
 
 
 def _prepare_one_of_each_kind(members: Sequence[Composed]) -> None:

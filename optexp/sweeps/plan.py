@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optexp.config.compose import Composed
+from optexp.override_words import without_hydras
 from optexp.sweeps.record import MemberRecord
 
 _ALONE = ("seed", "name", "output_dir", "remark", "schedule")
@@ -36,7 +37,7 @@ class Entry:
     @property
     def words(self) -> list[str]:
         """The override words that are not Hydra's own."""
-        return [word for word in self.record.overrides if not word.lstrip("+~").startswith(("hydra.", "hydra/"))]
+        return without_hydras(self.record.overrides)
 
 
 def structure(config: Mapping[str, Any]) -> str:

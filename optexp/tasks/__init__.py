@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from optexp.config.check import check
+from optexp.override_words import key_of
 
 if TYPE_CHECKING:
     from optexp.config.compose import Composed
@@ -29,7 +30,7 @@ class Task(Protocol):
 
 def check_composed(composed: Composed) -> Engine:
     """Check a configuration as far as this is possible without torch; returns its engine settings."""
-    overridden = [word.lstrip("+~").partition("=")[0] for word in composed.overrides]
+    overridden = [key_of(word) for word in composed.overrides]
     return check(composed.config, composed.choices, overridden)
 
 

@@ -17,6 +17,7 @@ from optexp.config.settings import task_settings
 from optexp.config.values import Above, AtLeast, Between
 from optexp.errors import BadInput, StorageError
 from optexp.instruments.step_size import effective_lr
+from optexp.override_words import key_of
 from optexp.range_test.advice import LARGEST_SPREAD, Advice, advise
 from optexp.range_test.confirm import Confirmation, Trial, confirm
 from optexp.range_test.members import seeds_for, template
@@ -85,7 +86,7 @@ class LrRangeTest:
         self.composed = composed
         self.settings = task_settings(LrRangeTestSettings, composed.config["task"])
         for word in composed.overrides:
-            group, _, key = word.lstrip("+~").partition("=")[0].partition(".")
+            group, _, key = key_of(word).partition(".")
             if group == "engine" and key in LENGTHS:
                 raise BadInput(f"{word}: task=lr_range_test does not use it; its length is task.num_iter")
         given = self.settings

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from optexp.attribution.words import key_of, words_of_run
+from optexp.attribution.words import words_of_run
 from optexp.config.compose import Composer
 from optexp.config.resolvers import slug
 from optexp.diagnosis.command import repaired_words
 from optexp.diagnosis.findings import Diagnosis
 from optexp.diagnosis.history import History
 from optexp.errors import BadInput
+from optexp.override_words import key_of
 from optexp.records.reading import Run, flat
 from optexp.sweeps.members import composed_member
 from optexp.sweeps.record import MemberRecord

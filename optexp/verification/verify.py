@@ -14,13 +14,14 @@ from pathlib import Path
 from optexp.diagnosis.command import repaired_command
 from optexp.diagnosis.findings import Diagnosis
 from optexp.errors import BadInput, Exit
+from optexp.override_words import key_of
 from optexp.records.console import relative, say
 from optexp.records.numbers import duration
 from optexp.records.reading import Run
 from optexp.records.run_directory import VERIFICATIONS, claim
 from optexp.sweeps.members import check_members, train_members
 from optexp.sweeps.record import MemberRecord, SweepRecord
-from optexp.verification.arms import ORIGINAL, Arms, Prescription, key_of, prescriptions, together
+from optexp.verification.arms import ORIGINAL, Arms, Prescription, prescriptions, together
 from optexp.verification.budget import Budget, budget_of
 from optexp.verification.ends import BY_CAUSE, LOSS, End, end_of
 from optexp.verification.judgement import Judgement, judge

@@ -72,7 +72,7 @@ TITLES = {
     "calibration": "Fitted families, seeds that confidences are fitted on",
     "first": "Fitted families, seeds that the rules were made with",
 }
-UNTOUCHED = "Untouched family"
+UNFITTED = "Unfitted family"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,15 +91,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             fit([pair for family in FITTED for pair in diagnosed(family, "calibration", given.runs)[0]])
         fitted = [family for family in given.family if family in FITTED]
-        untouched = [family for family in given.family if family not in FITTED]
+        unfitted = [family for family in given.family if family not in FITTED]
         parts = [(TITLES[seeds], fitted, seeds) for seeds in given.seeds if fitted]
-        parts += [(UNTOUCHED, untouched, "first")] if untouched else []
+        parts += [(UNFITTED, unfitted, "first")] if unfitted else []
         outcomes = [outcome(*part, given.runs, given.misses) for part in parts]
         print(fault_tables.page(outcomes, outcomes))
         if given.page:
             from fault_figures import draw
 
-            unseen = [each for each in outcomes if each.title in (TITLES["fresh"], UNTOUCHED)]
+            unseen = [each for each in outcomes if each.title in (TITLES["fresh"], UNFITTED)]
             draw(unseen, given.page.parent / "figures" / "diagnosis")
             page = fault_tables.into_page(given.page.read_text(encoding="utf-8"), fault_tables.page(outcomes, unseen))
             given.page.write_text(page, encoding="utf-8")
