@@ -105,7 +105,7 @@ def dampening(measures: Measures) -> float:
 
 def clipping(measures: Measures) -> float:
     """Return the decades that clipping takes from the mean gradient; none under a rule that divides by its size."""
-    kept = measures.clip_coefficient.mean()
+    kept = measures.clip_coefficient.mean_of_samples()
     return -math.log10(kept) if kept and not is_adaptive(measures) else 0.0
 
 
@@ -130,7 +130,7 @@ def adaptive(measures: Measures) -> dict[str, float]:
     if not is_adaptive(measures) or not measures.count:
         return {}
     sizes = element_sizes(measures)
-    mean = Curve(tuple(step for step, _ in sizes), tuple(size for _, size in sizes)).mean()
+    mean = Curve(tuple(step for step, _ in sizes), tuple(size for _, size in sizes)).mean_of_samples()
     missing = max(0.0, math.log10(FULL_DIRECTION / mean)) if mean else 0.0
     if measures.history.optimizer == "Adagrad":
         decay = measures.number("lr_decay")

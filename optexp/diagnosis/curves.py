@@ -59,6 +59,14 @@ class Curve:
         weights = [min(self.steps[0], gaps[0]) or gaps[0], *gaps]
         return math.fsum(w * v for w, v in zip(weights, self.values, strict=True)) / math.fsum(weights)
 
+    def mean_of_samples(self) -> float | None:
+        """Return the mean over steps of what single steps had, which changes linearly from one of them to the next."""
+        if len(self.values) < 2:
+            return self.first
+        pairs = zip(self.steps, self.steps[1:], self.values, self.values[1:], strict=False)
+        area = math.fsum((later - earlier) * (one + other) / 2 for earlier, later, one, other in pairs)
+        return area / (self.steps[-1] - self.steps[0])
+
     def median(self) -> float | None:
         return median(self.values) if self.values else None
 

@@ -145,7 +145,7 @@ class Measures:
 
         A step counts for no more than `WHOLE_STEP`: a single jump at the start is no way travelled.
         """
-        mean = Curve(self.update.steps, tuple(min(size, WHOLE_STEP) for size in self.update.values)).mean()
+        mean = Curve(self.update.steps, tuple(min(size, WHOLE_STEP) for size in self.update.values)).mean_of_samples()
         return None if mean is None else mean * self.steps
 
     @cached_property

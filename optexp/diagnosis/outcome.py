@@ -233,13 +233,23 @@ def _unfinished(measures: Measures) -> Outcome | None:
             otherwise = Outcome("slow", f"The loss was still falling, and more steps would bring it down: {where}")
         return Outcome("slow", f"The loss was still falling: {where}", doubt, otherwise)
     if (measures.level or 0) > 0.9:
-        return Outcome("stalled", f"The loss hardly moved: {where}", doubt, otherwise)
+        return Outcome("stalled", f"{_standstill(measures)}: {where}", doubt, otherwise)
     if distance > 0.9:
         return Outcome("stalled", f"The validation loss shows nothing learned: {where}", doubt, otherwise)
     if late is None and len(measures.train.between(measures.active[1], measures.steps)) <= 1:
         few = Outcome("unknown", f"Too few rows were logged to tell whether the loss still falls: {where}")
         return Outcome("stalled", f"The loss has not come down: {where}", doubt, otherwise or few)
     return Outcome("stalled", f"The loss hardly falls any more: {where}", doubt, otherwise)
+
+
+def _standstill(measures: Measures) -> str:
+    """Return what became of a training loss that ended near that of knowing nothing."""
+    first, end, reference = measures.train.first, measures.loss_end, measures.reference
+    if first is None or end is None or reference is None or end >= first:
+        return "The loss did not fall"
+    if first - end > 0.1 * reference:  # it began far above
+        return "The loss fell to about that of predicting without the inputs, and no further"
+    return "The loss hardly fell"
 
 
 def expected_fall(measures: Measures) -> float:

@@ -54,7 +54,7 @@ def test_outcome_evidence_and_command_are_printed_and_written(
     assert main([str(stalled)]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0] == "outputs/runs/stalled"
-    assert out.splitlines()[1].startswith("stalled  The loss hardly moved: train/loss 2.30")
+    assert out.splitlines()[1].startswith("stalled  The loss hardly fell: train/loss 2.30")
     assert re.search(r"^1[.] step-too-small \(99 %, 3[.]\d decades\)", out, re.MULTILINE)
     assert re.search(r"^2[.] dampened-momentum \(\d\d %, 1[.]0 decade\)", out, re.MULTILINE)
     assert "dampening exactly 1.0" in out

@@ -39,6 +39,20 @@ def test_a_healthy_run_gets_nothing_to_report() -> None:
     assert three_lines(found, history()) == []
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "said"),
+    [
+        (2.30, 2.34, "The loss did not fall: "),
+        (2.34, 2.30, "The loss hardly fell: "),
+        (9.0, 2.30, "The loss fell to about that of predicting without the inputs, and no further: "),
+    ],
+)
+def test_a_standstill_is_called_what_it_was(start: float, end: float, said: str) -> None:
+    found = diagnose(history(loss=lambda step: start if step == 1 else end, noise=0, update=1e-5, baseline=LN10))
+    assert found.outcome == "stalled"
+    assert found.summary.startswith(said)
+
+
 def test_without_a_cause_the_outcome_is_a_single_line() -> None:
     short = history(20, baseline=LN10)
     assert diagnose(short).outcome == "unknown"
