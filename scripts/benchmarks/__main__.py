@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", metavar="TEXT", default="", help="only contests with TEXT in their name")
     parser.add_argument("--list", action="store_true", help="show the contests with their contestants and goals")
-    parser.add_argument("--repeats", type=_positive, metavar="N", help="runs of each contestant (default 7 or 5)")
+    parser.add_argument("--repeats", type=_positive, metavar="N", help="runs of each contestant (default 5 to 25)")
     parser.add_argument("--steps", type=_tens, metavar="N", help="steps of each run, instead of the contest's own")
     parser.add_argument(
         "--threads",
