@@ -40,7 +40,7 @@ CHARTS: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
     "ledger: the step, in decades per parameter group": {
         "gradient/weight": [r"ledger/group\d+/gradient$"],
-        "direction: agreement of gradients, or adaptive factor": [r"ledger/group\d+/direction$"],
+        "direction: agreement of gradients, or adaptive factor, and weight decay": [r"ledger/group\d+/direction$"],
         "update/weight": [r"ledger/group\d+/update$"],
         "unexplained: measured update over computed one": [r"ledger/group\d+/unexplained$"],
         "learning rate; effective, from settings and as measured": [
