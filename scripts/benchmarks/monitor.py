@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from torch import Tensor
 from benchmarks.bare import Loop, cross_entropy
 from benchmarks.contest import Contest, Contestant, Cost, Size
 from benchmarks.optexp_loop import Source, scratch
+from benchmarks.turns import TURNS, order
 from optexp import Monitor
 
 CASES = {
@@ -22,8 +22,7 @@ CASES = {
     "MLP, AdamW, clip 1.0": (("model=mlp", "optimizer=adamw", "engine.clip_norm=1.0"), 6000),
     "ResNet-8, SGD": (("model=resnet", "optimizer=sgd"), 600),
 }
-WATCHED, FILES, ALONE = "watched", "watched, with files", "alone"
-TURNS = 60
+NAMES = WATCHED, FILES, ALONE = "watched", "watched, with files", "alone"
 QUICK_STEPS = 600
 ALLOWED = 1.03  # the step may take 3 % longer
 CHECKED = 20  # steps whose losses must be the same
@@ -41,7 +40,7 @@ def contest(name: str, words: Sequence[str], steps: int) -> Contest:
     """Milliseconds of processor time per step of a plain loop, watched as by default and not at all."""
     source = Source([*words, f"engine.threads={torch.get_num_threads()}"])
     race = _Race(source, steps)
-    contestants = [Contestant(each, partial(race.cost, each)) for each in (WATCHED, FILES, ALONE)]
+    contestants = [Contestant(each, partial(race.cost, each)) for each in NAMES]
     goals = {ALONE: 1 / ALLOWED}
     return Contest(f"monitor: {name}", "ms/step", contestants, goals=goals, check=partial(_difference, source))
 
@@ -61,14 +60,16 @@ class _Race:
         return Cost(self._costs.pop(name))
 
     def _run(self) -> dict[str, float]:
-        seconds = dict.fromkeys((WATCHED, FILES, ALONE), 0.0)
+        seconds = dict.fromkeys(NAMES, 0.0)
         with scratch() as folder, contextlib.ExitStack() as stack:
             # In another order each time, too: where a model lies in memory decides about a per cent.
-            runs = {name: stack.enter_context(_watched(self._source, name, folder)) for name in _order(self._races)}
+            runs = {
+                name: stack.enter_context(_watched(self._source, name, folder)) for name in order(NAMES, self._races)
+            }
             self._races += 1
             batches = {name: loop.batches() for name, (loop, _) in runs.items()}
             for turn in range(TURNS):
-                for name in _order(turn):
+                for name in order(NAMES, turn):
                     loop, monitor = runs[name]
                     given = [batch for _, batch in zip(range(self._turn), batches[name], strict=False)]
                     start = time.process_time()
@@ -80,12 +81,6 @@ class _Race:
                     monitor.close()
                     seconds[name] += time.process_time() - start
         return {name: 1000 * value / TURNS / self._turn for name, value in seconds.items()}
-
-
-def _order(turn: int) -> list[str]:
-    """Return who runs when in a turn: each comes first, and behind each of the others, as often as the others."""
-    orders = list(itertools.permutations((WATCHED, FILES, ALONE)))
-    return list(orders[turn % len(orders)])
 
 
 @contextlib.contextmanager
