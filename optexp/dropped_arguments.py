@@ -122,8 +122,9 @@ def _innermost(optimizer: Any) -> Optimizer:
     while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
         optimizer = inner
     if not isinstance(optimizer, Optimizer):
-        kind = type(optimizer).__name__
-        raise BadInput(f"optimizer: is a {kind}; allowed is an object of a class derived from torch.optim.Optimizer")
+        raise BadInput(
+            f"optimizer: is {_a_kind(optimizer)}; allowed is an object of a class derived from torch.optim.Optimizer"
+        )
     return optimizer
 
 
@@ -198,13 +199,19 @@ def _flat(requested: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted names and values of nested mappings, namespaces and dataclass objects. Raises BadInput."""
     items = _items(requested)
     if items is None:
-        kind = type(requested).__name__
-        raise BadInput(f"requested: is a {kind}; allowed are a mapping, an argparse.Namespace and a dataclass object")
+        what = _a_kind(requested)
+        raise BadInput(f"requested: is {what}; allowed are a mapping, an argparse.Namespace and a dataclass object")
     for key, value in items.items():
         if isinstance(value, Mapping | argparse.Namespace | types.SimpleNamespace) or _is_dataclass(value):
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _a_kind(value: Any) -> str:
+    """Return the name of a value's class with its article: `an int`, `a list`."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
 
 
 def _items(holder: Any) -> dict[str, Any] | None:

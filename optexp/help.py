@@ -13,7 +13,7 @@ from pathlib import Path
 from optexp.errors import BadInput
 
 EXAMPLES = (
-    ("optexp", "the default run: a small ResNet on handwritten digits, about 10 s"),
+    ("optexp", "the default run: a small ResNet on handwritten digits, a few seconds"),
     ("optexp optimizer=adamw optimizer.lr=3e-3 schedule.warmup_fraction=0.1", "choose from a group, set values"),
     ("optexp experiment=exp2_sgd_B32", "a named failure: SGD that does not train"),
     ("optexp -m optimizer.lr=1e-3,1e-2,1e-1 optimizer.weight_decay=0,1e-4,1e-2", "a sweep: nine runs"),

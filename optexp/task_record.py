@@ -28,7 +28,8 @@ class Found:
     """What a task has found.
 
     `metrics` are its main numbers, for tables of runs and sweeps; `result` is everything, for programs, and goes to
-    result.json. `objective` is what a sweeper minimizes, `exit_status` what the command ends with.
+    result.json; `headline` and `sections` in it are for the page (see `report.task_page`). `objective` is what
+    a sweeper minimizes, `exit_status` what the command ends with.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -264,7 +264,7 @@ def test_the_optimizer_inside_a_wrapper_is_looked_at() -> None:
             "requested: is a list; allowed are a mapping, an argparse.Namespace and a dataclass obj",
         ),
         (None, Settings, "requested: is a type; allowed are"),
-        (None, 3, "requested: is a int; allowed are"),
+        (None, 3, "requested: is an int; allowed are"),
     ],
 )
 def test_bad_input(optimizer: Any, requested: Any, message: str) -> None:

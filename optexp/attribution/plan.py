@@ -11,7 +11,7 @@ from optexp.attribution.games import Combination
 from optexp.attribution.sides import Difference, differences, mixed, read_side
 from optexp.config.compose import Composed, Composer
 from optexp.config.resolvers import slug
-from optexp.config.values import Above, AtLeast, Between
+from optexp.config.values import Above, AtLeast, Below
 from optexp.errors import BadInput, listed
 from optexp.override_words import for_members, key_of
 from optexp.sweeps.members import composed_member
@@ -29,7 +29,7 @@ class AttributionSettings:
     working: str | None = None
     seeds: Annotated[int, AtLeast(2)] = 8
     metric: Literal["val/loss", "val/accuracy"] = "val/loss"
-    recovery: Annotated[float, Above(0), Between(0, 1, open_above=True)] = 0.9
+    recovery: Annotated[float, Above(0), Below(1)] = 0.9
     max_combinations: Annotated[int, AtLeast(4)] = 64
 
     def __post_init__(self) -> None:

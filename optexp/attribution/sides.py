@@ -25,6 +25,9 @@ CHANGE_NOTHING = (
 """Keys of the groups that say where data lie, what is written and how fast it goes: but for rounding, the result is
 the same."""
 
+_STEPS, _EPOCHS = "engine.max_steps", "engine.epochs"
+"""What says when training ends; the first, where it is set, goes before the second."""
+
 
 class _Absent:
     def __str__(self) -> str:
@@ -96,6 +99,7 @@ def _words_of_directory(composer: Composer, where: str, path: Path) -> list[str]
     task = run.info.get("task", "train")
     if task != "train":
         raise BadInput(f"{where}: is a task={task}; allowed is the directory of a training")
+    run.check_repeatable(where)
     try:
         return words_of_run(composer, run)
     except BadInput as error:
@@ -107,7 +111,8 @@ def differences(failing: Side, working: Side) -> list[Difference]:
 
     Where the sides chose another kind of a group (another `_target_`), the group is one key, because the arguments of
     the one mean nothing to the other. Keys that change nothing of what is computed are left out, and so are those that
-    one side lacks and the other has as null (see `words_towards`).
+    one side lacks and the other has as null (see `words_towards`). So is engine.epochs where the same engine.max_steps
+    goes before it on both sides.
     Raises BadInput when no key differs, or more than `MOST_KEYS`.
     """
     found: list[tuple[str, Any, Any]] = []
@@ -117,6 +122,8 @@ def differences(failing: Side, working: Side) -> list[Difference]:
             found.append((group, _chosen(failing, group), _chosen(working, group)))
             continue
         before, after = flat(one, f"{group}."), flat(other, f"{group}.")
+        if before.get(_STEPS) is not None and before.get(_STEPS) == after.get(_STEPS):
+            before, after = ({key: side[key] for key in side if key != _EPOCHS} for side in (before, after))
         for key in dict.fromkeys([*before, *after]):
             values = before.get(key, ABSENT), after.get(key, ABSENT)
             stated = {value is not None and value is not ABSENT for value in values}

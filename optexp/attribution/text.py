@@ -50,14 +50,18 @@ def headline(answer: Answer) -> str:
         whole, side = answer["improvement"], "better"
         if whole["estimate"] < 0:
             whole, side = {"estimate": -whole["estimate"], "low": -whole["high"], "high": -whole["low"]}, "worse"
-        parts.append(f"no improvement in {quantity} to attribute: {answer['working']} is {side} by {_amount(whole)}")
+        parts.append(f"no improvement in {quantity} to attribute: {answer['working']} is {side} by {amount(whole)}")
         return "; ".join(parts)
     ranked = sorted(answer["shares"]["keys"], key=lambda key: -key["share"]["estimate"])
     shares = [f"{_percent(key['share'])} is {names[key['key']]}'s" for key in ranked[: FEW if len(names) <= FEW else 3]]
     parts.append(f"of the improvement in {quantity} {', '.join(shares)}")
-    sets = [set_name(answer, found["keys"]) + "?" * bool(found["doubts"]) for found in answer["minimal_sets"]]
-    parts.append(f"minimal sufficient: {', '.join(sets)}")
+    parts.append(f"minimal sufficient: {minimal_names(answer)}")
     return "; ".join(parts)
+
+
+def minimal_names(answer: Answer) -> str:
+    """Return the minimal sufficient sets, each with a question mark where a part of it might repair, too."""
+    return ", ".join(set_name(answer, found["keys"]) + "?" * bool(found["doubts"]) for found in answer["minimal_sets"])
 
 
 def decades(entry: Mapping[str, Any]) -> str:
@@ -88,7 +92,8 @@ def _percent(interval: Mapping[str, float]) -> str:
     return f"{estimate} %" + f" ({low} to {high})" * (interval["low"] < interval["high"])
 
 
-def _amount(interval: Mapping[str, float]) -> str:
+def amount(interval: Mapping[str, float]) -> str:
+    """Return a metric with its interval."""
     estimate, low, high = (_minus(measured(interval[end])) for end in ("estimate", "low", "high"))
     return f"{estimate} ({low} to {high})"
 
@@ -147,10 +152,9 @@ def key_table(answer: Answer) -> Table:
 def pair_table(answer: Answer) -> Table:
     """Return a row for every pair of keys: what the two do together beyond what each does."""
     shares, steps = answer["shares"], answer["decades"]
-    pairs = (shares or steps or {}).get("interactions") or []
     names = names_of(answer)
     rows: list[dict[str, Any]] = []
-    for place, pair in enumerate(pairs):
+    for place, pair in enumerate(_pairs(answer)):
         row = {"pair": " × ".join(names[key] for key in pair["keys"])}
         if steps is not None:
             row["decades"] = decades(steps["interactions"][place])
@@ -168,7 +172,7 @@ def combination_table(answer: Answer) -> Table:
     for each in answer["combinations"]:
         if number > FEW and len(each["changed"]) not in (0, 1, number - 1, number):
             continue
-        row = {"changed": set_name(answer, each["changed"]), "metric": _amount(each["metric"])}
+        row = {"changed": set_name(answer, each["changed"]), "metric": amount(each["metric"])}
         if each["effective_lr"] is not None:
             row["rate"] = setting(float(f"{each['effective_lr']:.3g}"))
             row["rate"] += " (from settings)" * ("settings" in each["rates_from"])
@@ -186,15 +190,23 @@ def combination_table(answer: Answer) -> Table:
 
 def remarks(answer: Answer) -> list[str]:
     """Return what must be known to read the numbers, a sentence or two each."""
-    design, quantity, seeds = answer["design"], answer["metric"], len(answer["seeds"])
-    lines = []
-    if (line := _rate_remark(answer)) is not None:
-        lines.append(line)
-    if pair_table(answer)[0]:
-        lines.append(
-            "interaction of a pair: what changing both brings beyond the sum of what each brings alone, averaged over "
-            "the states of the other keys; above 0 the two need each other, below 0 one stands in for the other"
-        )
+    told = [rate_remark(answer), interaction_remark(answer), design_remark(answer), rule_remark(answer)]
+    return [*(line for line in told if line is not None), *lost_remarks(answer)]
+
+
+def interaction_remark(answer: Answer) -> str | None:
+    """Return what an interaction is; None where there is none."""
+    if not pair_table(answer)[0]:
+        return None
+    return (
+        "interaction of a pair: what changing both brings beyond the sum of what each brings alone, averaged over "
+        "the states of the other keys; above 0 the two need each other, below 0 one stands in for the other"
+    )
+
+
+def design_remark(answer: Answer) -> str:
+    """Return which combinations were trained on how many seeds, and what the intervals are."""
+    design, seeds = answer["design"], len(answer["seeds"])
     written = " (all in combinations.csv)" if len(answer["keys"]) > FEW else ""
     if design["pairs"] is None:
         trained = f"all {design['of']} combinations{written} on the same {seeds} seeds"
@@ -204,14 +216,29 @@ def remarks(answer: Answer) -> list[str]:
             f"{design['pairs']} random orders of the keys and their reverses; the sampling error, a 95 % t interval "
             "over the pairs, is in the intervals of the shares; interactions of pairs are left out"
         )
-    method = "BCa bootstrap" if answer["improvement"]["method"] == "bootstrap" else "Student's t"
-    lines.append(f"trained: {trained}; intervals: {answer['level']:.0%}, {method}, paired by seed")
-    if answer["attributable"]:
-        lines.append(
-            f"repairs: recovers at least {100 * answer['recovery']:g} % of the way in {quantity}, by t intervals that "
-            "all hold at once with 95 %; undecided: the interval lies across. A set with a question mark has parts "
-            "that are undecided or were not trained"
-        )
+    return f"trained: {trained}; intervals: {method(answer)}"
+
+
+def method(answer: Answer) -> str:
+    """Return how the intervals were obtained."""
+    name = "BCa bootstrap" if answer["improvement"]["method"] == "bootstrap" else "Student's t"
+    return f"{answer['level']:.0%}, {name}, paired by seed"
+
+
+def rule_remark(answer: Answer) -> str | None:
+    """Return the rule by which a combination repairs; None where there is nothing to repair."""
+    if not answer["attributable"]:
+        return None
+    return (
+        f"repairs: recovers at least {100 * answer['recovery']:g} % of the way in {answer['metric']}, by t intervals "
+        "that all hold at once with 95 %; undecided: the interval lies across. A set with a question mark has parts "
+        "that are undecided or were not trained"
+    )
+
+
+def lost_remarks(answer: Answer) -> list[str]:
+    """Return what became of runs without a good end."""
+    lines = []
     if diverged := answer["runs"].get("diverged"):
         lines.append(
             f"{diverged} runs diverged and count with the loss of a model that has learned nothing, or with their "
@@ -222,7 +249,7 @@ def remarks(answer: Answer) -> list[str]:
     return lines
 
 
-def _rate_remark(answer: Answer) -> str | None:
+def rate_remark(answer: Answer) -> str | None:
     """Return why the effective learning rates are left out, or which of them are not measured; None if all are."""
     counts = answer["rates_from"]
     runs = sum(counts.values())
@@ -263,18 +290,36 @@ def keys_csv(answer: Answer) -> str:
     """Return a line for every key."""
     rows = []
     for place, key in enumerate(answer["keys"]):
-        row = {name: key[name] for name in ("key", "failing", "working")}
-        for kind, number in (("shares", "share"), ("decades", "contribution")):
-            if answer[kind] is not None:
-                own = answer[kind]["keys"][place]
-                title = "share" if kind == "shares" else "decades"
-                interval = own[number]
-                row |= {title: interval["estimate"], f"{title}_low": interval["low"], f"{title}_high": interval["high"]}
+        row = {name: key[name] for name in ("key", "failing", "working")} | _intervals(answer, "keys", place)
         if answer["attributable"]:
             row["necessary"] = YES_NO[answer["necessary"][key["key"]]]
             row["sufficient"] = YES_NO[answer["sufficient"][key["key"]]]
         rows.append(row)
     return _csv(rows)
+
+
+def interactions_csv(answer: Answer) -> str | None:
+    """Return a line for every pair of keys; None where no interactions are known."""
+    rows = [
+        dict(zip(("key", "other"), pair["keys"], strict=True)) | _intervals(answer, "interactions", place)
+        for place, pair in enumerate(_pairs(answer))
+    ]
+    return _csv(rows) if rows else None
+
+
+def _pairs(answer: Answer) -> Sequence[Mapping[str, Any]]:
+    """Return the interactions of all pairs of keys; nothing of one key, of a sampled design, and where unknown."""
+    return (answer["shares"] or answer["decades"] or {}).get("interactions") or []
+
+
+def _intervals(answer: Answer, part: str, place: int) -> dict[str, float]:
+    """Return share and decades, where known, of a key (`part` is "keys") or a pair ("interactions")."""
+    found: dict[str, float] = {}
+    for kind, number, title in (("shares", "share", "share"), ("decades", "contribution", "decades")):
+        if answer[kind] is not None:
+            interval = answer[kind][part][place][number]
+            found |= {title: interval["estimate"], f"{title}_low": interval["low"], f"{title}_high": interval["high"]}
+    return found
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -107,7 +107,10 @@ def _hint(kind: type, name: str) -> Any:
 
 
 def _other_words(kind: type, name: str, value: Any) -> list[Any]:
-    """Return what the type of an argument names beside its value: other words of a Literal, true or 0.1 for null."""
+    """Return what the type of an argument names beside its value: other words of a Literal, true or numbers for null.
+
+    Of the numbers one is large: as a count of steps the small ones are over at once.
+    """
     hint, found = _hint(kind, name), []
     for part in (hint, *typing.get_args(hint)):
         if typing.get_origin(part) is typing.Literal:
@@ -115,7 +118,7 @@ def _other_words(kind: type, name: str, value: Any) -> list[Any]:
         elif value is None and part is bool:
             found.append(True)
         elif value is None and part in (int, float):
-            found += [2] if part is int else [0.1, 0.5]
+            found += [2] if part is int else [0.1, 0.5, 10.0]
     return found
 
 

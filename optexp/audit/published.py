@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,8 +47,9 @@ class Published:
 
     @property
     def source(self) -> str:
-        """Where the formula comes from: what the rule's docstring begins with."""
-        return (inspect.getdoc(self.rule) or "").partition(":")[0]
+        """Where the formula comes from: the first line of the rule's docstring, up to a colon outside parentheses."""
+        first_line = (inspect.getdoc(self.rule) or "").partition("\n")[0]
+        return re.split(r":(?![^()]*\))", first_line, maxsplit=1)[0].rstrip(".")
 
     def tolerance_with(self, settings: Settings) -> float:
         """Return the tolerance of an optimizer with these settings."""

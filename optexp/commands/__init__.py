@@ -37,11 +37,18 @@ def check_output_file(option: str, file: Path) -> None:
 
 
 def training_run(path: Path) -> Run:
-    """Read a run that can be gone on with or repeated from its configuration. Raises BadInput for another task's."""
+    """Read the run of a training. Raises BadInput for another task's."""
     run = read_run(path)
     task = run.info.get("task", "train")
     if task != "train":
         raise BadInput(f"{path}: is a task={task}; it is done again by its command: {run.info['command']}")
+    return run
+
+
+def repeatable_run(path: Path) -> Run:
+    """Read a run that can be gone on with or repeated from its configuration. Raises BadInput for any other."""
+    run = training_run(path)
+    run.check_repeatable()
     return run
 
 

@@ -12,7 +12,7 @@ from optexp.errors import BadInput, StorageError
 from optexp.records.console import OUTCOME_STYLES, STATUS_STYLES, relative
 from optexp.records.numbers import duration, measured, setting
 from optexp.records.reading import ABSENT, Run, differences, find_runs
-from optexp.report.effective_rate import differing_effective_lr, effective_lr
+from optexp.report.effective_rate import differing_effective_lr, single_effective_lr
 from optexp.report.grouping import LOST, SEED, lower_is_better, mean_of
 from optexp.report.tables import Column, fitting, print_table, table_width, terminal_width
 
@@ -148,7 +148,7 @@ def config_rows(groups: Sequence[Group], labels: Sequence[str]) -> list[dict[str
 
 
 def _rate(run: Run) -> str:
-    rate = effective_lr(run.settings)
+    rate = single_effective_lr(run)
     return ABSENT if rate is None else setting(rate)
 
 

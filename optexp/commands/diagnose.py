@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from optexp.commands import Parser, add_directory, training_run
+from optexp.commands import Parser, add_directory, repeatable_run, training_run
 from optexp.diagnosis.causes import CAUSES
 from optexp.diagnosis.diagnose import diagnose
 from optexp.diagnosis.findings import Diagnosis
@@ -29,7 +29,7 @@ DIAGNOSIS_FILE = "diagnosis.json"
 def main(argv: list[str]) -> int:
     """Print the diagnosis of a run and write it into its directory; return the exit status.
 
-    Raises BadInput when there is no run, or it is one of another task.
+    Raises BadInput when there is no run, or it is one of another task, or one that cannot be built as the flags ask.
     """
     width = max(map(len, CAUSES))
     parser = Parser(
@@ -54,7 +54,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--steps", type=int, metavar="N", help="steps of its runs (as many as the run's, up to 60 s)")
     arguments = parser.parse_intermixed_args(argv)
     _check(arguments)
-    run = training_run(arguments.dir)
+    builds = arguments.curvature or arguments.verify
+    run = repeatable_run(arguments.dir) if builds else training_run(arguments.dir)
     history = History.of_run(run)
     found = diagnose(history)
     curvature = _curvature(run, arguments.trust) if arguments.curvature else None

@@ -12,13 +12,13 @@ from optexp.commands import Parser
 from optexp.errors import Exit
 from optexp.records.console import relative
 from optexp.records.numbers import setting
-from optexp.records.reading import Run, read_run
+from optexp.records.reading import GROUP_SETTINGS, Run, read_run
+from optexp.report.effective_rate import effective_lr, group_settings
 from optexp.report.ledger import (
     ALL,
     WITH_DECAY,
     Account,
     Ledger,
-    Rates,
     chosen_steps,
     decay_name,
     ledger,
@@ -26,7 +26,7 @@ from optexp.report.ledger import (
     shown_factors,
     summary,
 )
-from optexp.report.ledger_pair import comparable, headline, measured_headline, names, promise, signed
+from optexp.report.ledger_pair import comparable, headline, measured_headline, names, promise, shared_factors, signed
 from optexp.report.tables import Column, print_table
 
 TITLES = {
@@ -113,7 +113,10 @@ def _print_one(found: Ledger) -> None:
     print()
     rows = []
     for name in shown_factors([run]):
-        rows.append({"factor": _title(name, accounts)} | _cells({a.name: a.factors[name] for a in accounts}))
+        rows.append(
+            {"factor": _title(name, accounts)}
+            | _cells({a.name: a.factors[name] for a in accounts if name in a.factors})
+        )
     rows.append({"factor": "= update / weight"} | _cells({a.name: a.update for a in accounts}))
     decays = {account.name: math.log10(account.decay) for account in accounts if account.decay}
     misses = {account.name: _number(account.unexplained) for account in accounts if account.unexplained is not None}
@@ -125,7 +128,7 @@ def _print_one(found: Ledger) -> None:
         columns += [Column(account.name, heading, numeric=True), Column(f"{account.name} ×", "×", numeric=True)]
     print_table(rows, columns)
     print(f"\n{ROUNDING}")
-    for line in _rate_lines(found.rates):
+    for line in _rate_lines(found):
         print(line)
     if found.missing:
         print(f"missing: {found.missing}")
@@ -152,8 +155,9 @@ def _facts(account: Account) -> dict[str, str]:
     """Return what run.json says of a group, in words; a rule without weight decay has none."""
     facts = {key: value for key, value in (account.parameters or {}).items() if value is not None}
     words = {key: f"{facts[key]:,} {key[: -1 if facts[key] == 1 else None]}" for key in COUNTS if key in facts}
-    if "weight_decay" in facts:
-        words["weight_decay"] = f"weight decay {setting(facts['weight_decay'])}"
+    for name in (*GROUP_SETTINGS, "weight_decay"):
+        if name in facts:
+            words[name] = f"{name.replace('_', ' ')} {setting(facts[name])}"
     return words
 
 
@@ -161,11 +165,26 @@ def _number(value: float) -> str:
     return setting(float(f"{value:.3g}"))
 
 
-def _rate_lines(rates: Rates) -> list[str]:
-    if rates.settings is None:
+def _rate_lines(found: Ledger) -> list[str]:
+    """Return what the effective learning rate is; where groups differ, that they do, and what it is in each."""
+    run, rates = found.run, found.rates
+    if differing := run.differing_settings:
+        said = f"the parameter groups differ in {' and '.join(differing)}: what they do not share stands for each alone"
+        each = [effective_lr(group_settings(run, index)) for index in range(len(run.info["parameter_groups"]))]
+        texts = [f"{_number(rate)} in group {index}" for index, rate in enumerate(each) if rate is not None]
+        return [said, f"effective lr: {', '.join(texts)} from settings, {FORMULA}"] if texts else [said]
+    if rates.span is not None:
+        least, largest = map(_number, rates.span)
+        words = [f"{least} to {largest} at these steps, {FORMULA}, as the momentum moved"]
+    elif rates.settings is not None:
+        words = [f"{_number(rates.settings)} from settings, {FORMULA}"]
+    else:
         return []
-    words = [f"{_number(rates.settings)} from settings, {FORMULA}"]
-    if rates.scheduled is not None and not math.isclose(rates.scheduled, rates.settings, rel_tol=1e-3):
+    if (
+        rates.scheduled is not None
+        and rates.settings is not None
+        and not math.isclose(rates.scheduled, rates.settings, rel_tol=1e-3)
+    ):
         words.append(f"{_number(rates.scheduled)} with the schedule")
     if rates.measured is not None:
         probes = f"median of {rates.probes} probes" if rates.probes > 1 else "one probe"
@@ -186,6 +205,7 @@ def _print_two(first: Ledger, second: Ledger) -> None:
         rows = [
             {"decades": _title(name, (ours, theirs))} | _side_by_side(ours.factors[name], theirs.factors[name])
             for name in shown_factors(runs)
+            if name in shared_factors(ours, theirs)
         ]
         rows.append({"decades": "= update / weight"} | _side_by_side(ours.update, theirs.update))
         print_table([*rows, *_beside(runs, ours, theirs)], columns)
@@ -194,7 +214,7 @@ def _print_two(first: Ledger, second: Ledger) -> None:
         print()
     print(ROUNDING)
     for label, found in zip("AB", (first, second), strict=True):
-        for line in _rate_lines(found.rates):
+        for line in _rate_lines(found):
             print(f"{label}  {line}")
         if found.missing:
             print(f"{label}  missing: {found.missing}")
@@ -236,7 +256,9 @@ def _record(ledgers: Sequence[Ledger]) -> dict[str, Any]:
             "accounts": [
                 {
                     "name": ours.name,
-                    "factors": {name: ours.factors[name] - theirs.factors[name] for name in ours.factors},
+                    "factors": {
+                        name: ours.factors[name] - theirs.factors[name] for name in shared_factors(ours, theirs)
+                    },
                     "update": ours.update - theirs.update,
                 }
                 for ours, theirs in comparable(first, second)
@@ -266,6 +288,7 @@ def _ledger_record(found: Ledger) -> dict[str, Any]:
         ],
         "effective_lr": {
             "settings": rates.settings,
+            "span": rates.span,
             "scheduled": rates.scheduled,
             "measured": rates.measured,
             "probes": rates.probes,

@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from pathlib import Path
 
-from optexp.commands import Parser, add_directory, training_run
+from optexp.commands import Parser, add_directory, repeatable_run
 from optexp.config.check import check
 from optexp.errors import Exit
 from optexp.records.reading import read_run
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     )
     add_directory(parser, "the run to repeat")
     options = parser.parse_args(argv)
-    run = training_run(options.dir)
+    run = repeatable_run(options.dir)
     choices = run.info.get("choices") or {}
     config = {**run.config, "trust": options.trust}
     engine = check(config, choices, ["trust"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optexp.commands import Parser, add_directory, training_run
+from optexp.commands import Parser, add_directory, repeatable_run
 from optexp.config.check import check
 from optexp.errors import BadInput, Exit
 from optexp.records.run_directory import RUN_FILE, STUDIES_FILE, STUDY_FILE, SWEEP_FILE
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
 
 
 def _resume_run(path: Path, trust: list[str], command: list[str]) -> int:
-    run = training_run(path)
+    run = repeatable_run(path)
     if run.status in ("completed", "early_stopped"):
         print(f"nothing to resume: the run is {run.status.replace('_', ' ')} after {run.last_step} steps")
         return Exit.DONE

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import logging
 import sys
 import types
 import typing
@@ -23,6 +24,9 @@ from optexp.errors import BadInput, listed, nearest
 TRUSTED = ("torch", "torchvision", "pytorch_optimizer", "bitsandbytes", "optexp")
 EXTRAS = ("bitsandbytes",)
 """Packages among them that are installed on request only."""
+
+# At its import bitsandbytes warns of a kernel for 4-bit weights, which no optimizer uses.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def trust(packages: Iterable[str]) -> None:

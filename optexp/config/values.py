@@ -37,6 +37,17 @@ class Above:
 
 
 @dataclass(frozen=True)
+class Below:
+    limit: float
+
+    def holds(self, value: float) -> bool:
+        return value < self.limit
+
+    def __str__(self) -> str:
+        return f"< {self.limit:g}"
+
+
+@dataclass(frozen=True)
 class Between:
     """low ≤ value ≤ high, or low ≤ value < high when `open_above`."""
 

@@ -98,6 +98,7 @@ def load_checkpoint(path: Path, measuring: Measuring, seed: int = 0, trust: Sequ
         raise BadInput(
             f"{path}: is a run of task={run.info['task']}, which trains no model; name the directory of a training"
         )
+    run.check_repeatable()
     config = {**run.config, "trust": list(trust)}
     config["engine"] = {
         **config["engine"],

@@ -95,8 +95,10 @@ def dampening(measures: Measures) -> float:
     """Return the decades that dampening takes from the step in the long run: −log10(1 − dampening), exactly.
 
     torch ignores dampening where momentum is 0. It leaves the first gradient of a run whole, so that no dampening takes
-    more than all the others: a dampening of 1 leaves one gradient of `steps`.
+    more than all the others: a dampening of 1 leaves one gradient of `steps`. Groups that differ have no one answer.
     """
+    if not {"dampening", "momentum"}.isdisjoint(measures.history.differing):
+        return 0.0
     factor = measures.number("dampening")
     if measures.number("momentum") <= 0 or factor <= 0:
         return 0.0

@@ -50,7 +50,7 @@ def diagnose(history: History) -> Diagnosis:
     likely = tuple(finding for finding in findings if finding.confidence >= LIKELY)
     if not likely and ended.otherwise is not None:
         ended = ended.otherwise
-    return Diagnosis(ended.name, ended.summary, likely, _unknown(measures))
+    return Diagnosis(ended.name, ended.summary, likely, _unknown(measures), measures.late_trend)
 
 
 def scores(history: History) -> list[tuple[str, float]]:
@@ -80,4 +80,8 @@ def _unknown(measures: Measures) -> tuple[str, ...]:
         missing.append("the scale of the inputs")
     if measures.history.trainable is None:
         missing.append("how many parameters are trained")
+    if differing := measures.history.differing:
+        missing.append(
+            f"an effective learning rate of all parameters (their groups differ in {' and '.join(differing)})"
+        )
     return tuple(missing)

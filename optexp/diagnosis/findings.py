@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from optexp.diagnosis.trend import Trend
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -26,19 +28,22 @@ class Finding:
 class Diagnosis:
     """The outcome of a run (see `outcome.OUTCOMES`), what happened in one sentence, and the findings, likeliest first.
 
-    `unknown` names what could not be looked at because the run did not record it.
+    `unknown` names what could not be looked at because the run did not record it. `late_trend` is the line through
+    the training loss of the last part of the run in which the step was not zero, None where that has too few rows.
     """
 
     outcome: str
     summary: str
     findings: tuple[Finding, ...] = ()
     unknown: tuple[str, ...] = field(default=())
+    late_trend: Trend | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
         return {
             "outcome": self.outcome,
             "summary": self.summary,
+            "late_train_loss": None if self.late_trend is None else self.late_trend.as_dict(),
             "findings": [
                 {
                     "cause": finding.cause,

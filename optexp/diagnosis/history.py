@@ -26,9 +26,10 @@ class History:
     """What happened in a run. Whatever is unknown is None, or empty.
 
     `rows` are those of metrics.jsonl. `settings` are the optimizer's own (`lr`, `momentum`, ...), of its first group;
-    `optimizer` is its class (`SGD`). `baseline` is the loss of predicting without looking at the inputs. `inputs` has
-    mean, std and largest of the training inputs. `trainable` and `parameters` count numbers. `config` has the dotted
-    keys of the run's config, `overrides` the words that made it, `flags` those that stood in front of them.
+    `differing` names those in which other groups differ; `optimizer` is its class (`SGD`). `baseline` is the loss of
+    predicting without looking at the inputs. `inputs` has mean, std and largest of the training inputs. `trainable` and
+    `parameters` count numbers. `config` has the dotted keys of the run's config, `overrides` the words that made it,
+    `flags` those that stood in front of them.
     """
 
     rows: Sequence[Mapping[str, float]]
@@ -37,6 +38,7 @@ class History:
     total_steps: int | None = None
     optimizer: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    differing: tuple[str, ...] = ()
     schedule: ScheduleFacts | None = None
     clip_norm: float | None = None
     batch_size: int | None = None
@@ -67,6 +69,7 @@ class History:
             total_steps=info.get("total_steps"),
             optimizer=str(node.get("_target_", "")).rpartition(".")[2],
             settings=settings,
+            differing=tuple(run.differing_settings),
             schedule=_schedule(_mapping(config.get("schedule")), info.get("total_steps")),
             clip_norm=engine.get("clip_norm"),
             batch_size=batch_size if isinstance(batch_size, int) else None,

@@ -8,6 +8,7 @@ from itertools import pairwise
 from statistics import fmean, variance
 
 from optexp.diagnosis.measures import Measures
+from optexp.diagnosis.values import steps
 from optexp.records.numbers import measured
 
 OUTCOMES = {
@@ -19,6 +20,9 @@ OUTCOMES = {
     "overfit": "the training loss fell, the validation loss rose or stayed far above it",
     "unknown": "there is nothing to judge by",
 }
+
+NOTHING_WRONG = ("trained", "unknown")
+"""Those that leave nothing to explain."""
 
 LEARNED, FAR = 0.12, 0.5
 """Loss at the end as a share of the reference: below the first a run has learned, beyond the second it has not.
@@ -51,7 +55,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        return self.name not in ("trained", "unknown")
+        return self.name not in NOTHING_WRONG
 
 
 def outcome(measures: Measures) -> Outcome:
@@ -75,8 +79,9 @@ def _course(measures: Measures) -> str:
     """Return the way of the losses in numbers."""
     train, val, parts = measures.train, measures.val, []
     if train.first is not None:
-        steps = f"{measures.steps:,} step{'' if measures.steps == 1 else 's'}"
-        parts.append(f"train/loss {measured(train.first)} → {measured(measures.loss_end)} in {steps}")
+        end = measured(measures.loss_end)
+        change = f"{measured(train.first)} → {end}{'' if end == measured(train.last) else ' (mean of the last rows)'}"
+        parts.append(f"train/loss {change} in {steps(measures.steps)}")
     if val.last is not None:
         parts.append(f"val/loss {measured(val.last)}")
     accuracy = measures.curve("val/accuracy").last
@@ -88,6 +93,16 @@ def _course(measures: Measures) -> str:
 def _against(measures: Measures) -> str:
     baseline = measures.history.baseline
     return "" if baseline is None else f" (predicting without the inputs gives {measured(baseline)})"
+
+
+def _late_slope(measures: Measures) -> str:
+    """Return the slope of the training loss that tells whether it still falls, where there are rows enough for one."""
+    late = measures.late_trend
+    if late is None:
+        return ""
+    way = "rises" if late.slope > 0 else "falls"
+    span = f"from step {int(late.start):,} to {int(late.end):,}"
+    return f"; {span} train/loss {way} by {late.per_hundred_steps()} (± standard error)"
 
 
 def _unknown(measures: Measures) -> Outcome | None:
@@ -227,19 +242,21 @@ def _unfinished(measures: Measures) -> Outcome | None:
     if measures.steps < ENOUGH_STEPS:
         doubt += math.log10(ENOUGH_STEPS / max(measures.steps, 1))
         otherwise = Outcome("unknown", f"Too short to judge: {_course(measures)}.")
-    where = f"{_course(measures)}{_against(measures)}."
+    where, slope = f"{_course(measures)}{_against(measures)}", _late_slope(measures)
     if late is not None and late.significance < -3 and expected_fall(measures) > 0.05:
         if otherwise is None and measures.val.last == min(measures.val.values, default=None):  # validation falls, too
-            otherwise = Outcome("slow", f"The loss was still falling, and more steps would bring it down: {where}")
-        return Outcome("slow", f"The loss was still falling: {where}", doubt, otherwise)
+            otherwise = Outcome(
+                "slow", f"The loss was still falling, and more steps would bring it down: {where}{slope}."
+            )
+        return Outcome("slow", f"The loss was still falling: {where}{slope}.", doubt, otherwise)
     if (measures.level or 0) > 0.9:
-        return Outcome("stalled", f"{_standstill(measures)}: {where}", doubt, otherwise)
+        return Outcome("stalled", f"{_standstill(measures)}: {where}.", doubt, otherwise)
     if distance > 0.9:
-        return Outcome("stalled", f"The validation loss shows nothing learned: {where}", doubt, otherwise)
+        return Outcome("stalled", f"The validation loss shows nothing learned: {where}.", doubt, otherwise)
     if late is None and len(measures.train.between(measures.active[1], measures.steps)) <= 1:
-        few = Outcome("unknown", f"Too few rows were logged to tell whether the loss still falls: {where}")
-        return Outcome("stalled", f"The loss has not come down: {where}", doubt, otherwise or few)
-    return Outcome("stalled", f"The loss hardly falls any more: {where}", doubt, otherwise)
+        few = Outcome("unknown", f"Too few rows were logged to tell whether the loss still falls: {where}.")
+        return Outcome("stalled", f"The loss has not come down: {where}.", doubt, otherwise or few)
+    return Outcome("stalled", f"The loss hardly falls any more: {where}{slope}.", doubt, otherwise)
 
 
 def _standstill(measures: Measures) -> str:

@@ -7,7 +7,7 @@ import math
 from optexp.diagnosis import repairs
 from optexp.diagnosis.account import Account, good_update
 from optexp.diagnosis.candidates import Candidate, Case
-from optexp.diagnosis.values import decades, log10, percent
+from optexp.diagnosis.values import decades, log10, percent, steps
 from optexp.records.numbers import measured, setting
 
 LARGE_UPDATE = 0.15
@@ -22,6 +22,9 @@ def step_too_small(case: Case) -> Candidate | None:
     account = case.account
     if account is None or case.outcome.name not in ("slow", "stalled") or account.rest <= 0:
         return None
+    if not math.isfinite(account.shortfall):  # what is a good rate cannot be told by steps that were none
+        why = " (the learning rate is 0)" if case.measures.base_lr == 0 else ""
+        return Candidate("step-too-small", 1.0, (f"every update that was measured is zero{why}: nothing moves",), ())
     words = repairs.whole_step(case, account)
     missing = account.lacking - (math.fsum(account.parts.values()) if account.dominant else 0.0)
     return Candidate(
@@ -40,17 +43,23 @@ def dampened_momentum(case: Case) -> Candidate | None:
     if account is None or part == 0 or case.outcome.name not in ("slow", "stalled") or account.lacking < 0.3:
         return None
     tau, momentum = case.measures.number("dampening"), case.measures.number("momentum")
+    if not math.isfinite(account.shortfall):  # a learning rate of zero: nothing is left that dampening could take
+        return None
     left = account.shortfall - part
-    rest = "which leaves nothing missing" if left < repairs.WORTH_REPAIRING else f"{decades(left)} remain missing"
+    compared = " of" if round(part, 1) <= round(account.shortfall, 1) else ", more than"
+    share = f"{decades(part)}{compared} the {decades(account.shortfall)}"
+    rest = decades(left) if left >= 0.05 else "nothing"
     exact = _is_exact(case)
     what = "the step" if exact else f"all but the first of {case.measures.steps:,} gradients"
-    evidence = (
+    evidence: tuple[str, ...] = (
         f"dampening {setting(tau)} multiplies {what} by 1 − {setting(tau)} = {setting(round(1 - tau, 12))}: "
-        f"{'exactly ' if exact else ''}{decades(part)} of the {decades(account.shortfall)} that the step falls short; "
-        f"without it {rest}",
-        f"lr · (1 − dampening)/(1 − momentum) is {measured(_effective_lr(case, tau))}, with dampening 0 it is "
-        f"{measured(_effective_lr(case, 0.0))} (momentum {setting(momentum)})",
+        f"{'exactly ' if exact else ''}{share} that the step falls short; without it {rest} would be missing",
     )
+    if not case.history.differing:
+        evidence += (
+            f"lr · (1 − dampening)/(1 − momentum) is {measured(_effective_lr(case, tau))}, with dampening 0 it is "
+            f"{measured(_effective_lr(case, 0.0))} (momentum {setting(momentum)})",
+        )
     words = repairs.whole_step(case, account) if account.dominant == "dampening" else repairs.of_part(case, "dampening")
     return Candidate("dampened-momentum", part - 0.05, evidence, words, -part)
 
@@ -92,7 +101,7 @@ def _travelled(case: Case, account: Account) -> tuple[str, ...]:
     measures = case.measures
     mean = account.path / max(measures.total, 1)
     text = (
-        f"updates of {mean:.1e} of the weights per step add up to {account.path:.1e} in {measures.total:,} steps, "
+        f"updates of {mean:.1e} of the weights per step add up to {account.path:.1e} in {steps(measures.total)}, "
         f"where {account.needed:.2g} is needed: {decades(account.shortfall)} too small"
     )
     return (text,)
@@ -129,16 +138,20 @@ def _signal(case: Case) -> tuple[str, ...]:
     )
     if signal is None or effective is None or signal <= 0 or not loss or case.history.optimizer != "SGD":
         return ()
+    if case.history.differing:
+        return ()
     fall = effective * signal * measures.total
     if fall > 0.5 * loss:
         return ()
     return (
         f"the measured gradient (‖G‖² = {measured(signal)}) allows the loss to fall by {measured(fall)} in all "
-        f"{measures.total:,} steps; it is still {measured(loss)}",
+        f"{steps(measures.total)}; it is still {measured(loss)}",
     )
 
 
 def _effective(case: Case) -> tuple[str, ...]:
+    if case.history.differing:  # what is logged is that of the first group
+        return ()
     effective = case.measures.late("probe/effective_lr") or case.measures.average("optim/effective_lr")
     how = "measured" if case.measures.late("probe/effective_lr") else "by the settings"
     return () if effective is None else (f"the effective learning rate is {effective:.1e} ({how})",)
@@ -159,7 +172,8 @@ def _largest_early_update(case: Case) -> float | None:
     if early is None or first is None:
         return None
     factor = 1.0
-    if rule in ("SGD", "RMSprop") and 0 < measures.number("momentum") < 1:
+    shared = {"momentum", "dampening"}.isdisjoint(case.history.differing)
+    if rule in ("SGD", "RMSprop") and shared and 0 < measures.number("momentum") < 1:
         factor = (1 - measures.number("dampening")) / (1 - measures.number("momentum"))
     if rule == "RMSprop":
         factor *= math.sqrt(1 - measures.number("alpha"))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from optexp.diagnosis.causes import CAUSES
 from optexp.diagnosis.command import repaired_command
 from optexp.diagnosis.findings import Diagnosis, Finding
 from optexp.diagnosis.history import History
-from optexp.diagnosis.measures import Measures
 from optexp.diagnosis.values import decades, percent
 from optexp.records.console import OUTCOME_STYLES
-from optexp.records.numbers import measured
 
 Line = tuple[tuple[str, str], ...]
 """Parts of a line, each with its style on a terminal."""
@@ -27,7 +26,7 @@ def three_lines(diagnosis: Diagnosis, history: History, program: str = "optexp")
     """
     if diagnosis.outcome == "trained" and not diagnosis.findings:
         return []
-    outcome = f"{diagnosis.outcome}: {_summary(diagnosis, history)}"
+    outcome = f"{diagnosis.outcome}: {diagnosis.summary}"
     if not diagnosis.findings:
         return [outcome if diagnosis.outcome == "unknown" else f"{outcome} No cause stands out."]
     first = diagnosis.findings[0]
@@ -47,13 +46,12 @@ def report(
 ) -> Iterator[Line]:
     """Yield the lines of a diagnosis: outcome, findings with evidence and repair, what could not be looked at.
 
-    A `recorded` training has a run directory, whose status and last row people know. `tried` has what an earlier
+    A `recorded` training has a run directory, whose status people know. `tried` has what an earlier
     verification says of each finding's repair, None where it says nothing.
     """
     style = f"bold {OUTCOME_STYLES.get(diagnosis.outcome, 'red')}"
     progress = UNFINISHED.get(history.status, "") if recorded else ""
-    summary = _summary(diagnosis, history) if recorded else diagnosis.summary
-    yield (f"{diagnosis.outcome}{progress}", style), (f"  {summary}", "")
+    yield (f"{diagnosis.outcome}{progress}", style), (f"  {diagnosis.summary}", "")
     if not diagnosis.findings and diagnosis.outcome != "unknown":
         yield (("nothing to report" if diagnosis.outcome == "trained" else "no cause stands out", ""),)
     for number, finding in enumerate(diagnosis.findings, 1):
@@ -71,18 +69,9 @@ def report(
         yield ((f"{title}: {'; '.join(diagnosis.unknown)}", "dim"),)
 
 
-def _summary(diagnosis: Diagnosis, history: History) -> str:
-    """Return what happened; where its last training loss is not that of the last row, it says which one it is."""
-    measures = Measures(history)
-    end, last = measured(measures.loss_end), measured(measures.train.last)
-    if end == last or end not in diagnosis.summary:
-        return diagnosis.summary
-    return f"{diagnosis.summary} Of train/loss, {end} is the mean over the last rows, {last} the last row."
-
-
 def headline(finding: Finding) -> str:
     """Return a cause with its confidence and, for a step, how far off it is: `step-too-small (98 %, 3.1 decades)`."""
-    size = "" if finding.decades is None else f", {decades(abs(finding.decades))}"
+    size = "" if finding.decades is None or not math.isfinite(finding.decades) else f", {decades(abs(finding.decades))}"
     return f"{finding.cause} ({percent(min(finding.confidence, 0.99))}{size})"
 
 

@@ -17,6 +17,11 @@ def decades(value: float) -> str:
     return f"{value:.1f} decade{'' if f'{value:.1f}' == '1.0' else 's'}"
 
 
+def steps(number: int) -> str:
+    """Return a number of steps: `1 step`, `1,970 steps`."""
+    return f"{number:,} step{'' if number == 1 else 's'}"
+
+
 def percent(share: float) -> str:
     """Return a share in per cent: `4 %`, `0.3 %`."""
     return f"{100 * share:.0f} %" if share >= 0.01 or share == 0 else f"{100 * share:.1g} %"

@@ -29,6 +29,7 @@ from optexp.monitor.record import Record
 from optexp.monitor.rows import Measurement, Row
 from optexp.monitor.user_code import InputFacts, check_parameters, innermost_model, innermost_optimizer
 from optexp.monitor.watch import AppliedSteps, Observation, Watch
+from optexp.records.reading import differing_settings
 
 P = ParamSpec("P")
 Loss = TypeVar("Loss")
@@ -205,6 +206,7 @@ class Monitor:
             objective="classification" if any("val/accuracy" in row for row in self._journal.validations) else None,
             baseline=self._baseline,
             inputs=self._inputs.read(),
+            differing=tuple(differing_settings(self._groups())),
             trainable=self._sizes()["trainable"],
             parameters=self._sizes()["parameters"],
         )
@@ -263,6 +265,10 @@ class Monitor:
             "lr": rows.base_lr(self._journal.measured, group)
         }
 
+    def _groups(self) -> list[dict[str, Any]]:
+        """Return what run.json says of each parameter group."""
+        return rows.group_facts(self._journal.measured, self._optimizer.param_groups)
+
     def _sizes(self) -> dict[str, int]:
         """Return how many numbers are trained, and how many the model has."""
         held = {id(parameter) for group in self._optimizer.param_groups for parameter in group["params"]}
@@ -288,6 +294,7 @@ class Monitor:
             "total_steps": self._total_steps,
             "data": {"batch_size": self._batch_size, "inputs": inputs},
             "model": self._sizes(),
+            "parameter_groups": self._groups(),
             "baselines": {} if self._baseline is None else {"class frequencies": self._baseline},
         }
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from optexp.diagnosis.history import ScheduleFacts
 from optexp.instruments.norms import Scalar
 from optexp.monitor.watch import Observation
+from optexp.records.reading import GROUP_SETTINGS
 from optexp.transfers import ToHost
 
 Row = dict[str, float]
@@ -85,10 +86,52 @@ def base_lr(rows: Sequence[Mapping[str, float]], group: Mapping[str, Any]) -> fl
 
     That is what a scheduler of torch has noted in the parameter group, else the highest that was seen.
     """
-    noted = group.get("max_lr", group.get("initial_lr"))
+    noted = _noted_lr(group)
     if noted is not None:
-        return float(noted)
+        return noted
     return max((row["optim/lr"] for row in rows if "optim/lr" in row), default=float(group["lr"]))
+
+
+def _noted_lr(group: Mapping[str, Any]) -> float | None:
+    noted = group.get("max_lr", group.get("initial_lr"))
+    return None if noted is None else float(noted)
+
+
+def group_facts(rows: Sequence[Mapping[str, float]], groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return size and weight decay of every parameter group, and its own settings of the step where groups differ.
+
+    `rows` have the learning rate of the first group; one that no scheduler has noted is taken to have changed with it.
+    """
+    own = {
+        name: [float(group[name]) for group in groups]
+        for name in GROUP_SETTINGS
+        if all(_is_number(group.get(name)) for group in groups)
+    }
+    differing = [name for name, values in own.items() if not _alike(values)]
+    base, last = base_lr(rows, groups[0]), own["lr"]
+    scale = base / last[0] if last[0] > 0 else 1.0
+    own["lr"] = [
+        last_lr * scale if (lr := _noted_lr(group)) is None else lr for group, last_lr in zip(groups, last, strict=True)
+    ]
+    if "lr" not in differing and not _alike(own["lr"]):
+        differing.append("lr")
+    return [
+        {
+            "tensors": len(group["params"]),
+            "numbers": sum(parameter.numel() for parameter in group["params"]),
+            "weight_decay": float(group["weight_decay"]) if _is_number(group.get("weight_decay")) else None,
+            **{name: own[name][index] for name in differing},
+        }
+        for index, group in enumerate(groups)
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float)
+
+
+def _alike(values: Sequence[float]) -> bool:
+    return all(math.isclose(value, values[0], rel_tol=1e-9) for value in values)
 
 
 def warmup(rows: Sequence[Mapping[str, float]]) -> ScheduleFacts | None:

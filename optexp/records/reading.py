@@ -27,6 +27,9 @@ HEARTBEAT_SECONDS = 120.0
 NOT_SETTINGS = ("name", "output_dir", "remark")
 """Config keys that say where results go, or something for people, and not what is computed."""
 
+GROUP_SETTINGS = ("lr", "dampening", "momentum")
+"""Settings of the step that run.json has of every parameter group where they are not the same in all."""
+
 ABSENT = ""
 """Stands for the value of a setting that a run does not have (null is a value)."""
 
@@ -120,6 +123,27 @@ class Run:
             return recorded
         return max(recorded, self.rows[-1].get("time", 0.0))
 
+    @property
+    def recorded_by_monitor(self) -> bool:
+        """Whether Monitor watched somebody's own training: its config.yaml has what was seen, and no seed."""
+        return "seed" not in self.config
+
+    def check_repeatable(self, named: str = "") -> None:
+        """Raise BadInput for a run that cannot be built from its config.yaml, let alone trained again: Monitor's.
+
+        `named` is what the user called it, where that is more than its path.
+        """
+        if self.recorded_by_monitor:
+            raise BadInput(
+                f"{named or self.path}: was recorded by Monitor; optexp has no configuration to train it again, and "
+                "can only read it (diagnose without --curvature and --verify, ledger, compare)"
+            )
+
+    @property
+    def differing_settings(self) -> list[str]:
+        """The settings of the step in which the parameter groups differ, see `differing_settings`."""
+        return differing_settings(self.info.get("parameter_groups") or [])
+
     def choice(self, group: str) -> str:
         """Return what was chosen for a config group: `adamw`, else the last part of its `_target_`, else nothing."""
         chosen = (self.info.get("choices") or {}).get(group)
@@ -130,10 +154,17 @@ class Run:
         return str(target).rpartition(".")[2].lower()
 
 
-def read_run(path: Path) -> Run:
-    """Return the run in a directory. Raises BadInput when there is none or it cannot be read."""
+def check_folder(path: Path) -> None:
+    """Raise BadInput when a path is not that of a folder."""
+    if path.is_file():
+        raise BadInput(f"{path}: is a file; name its folder, {path.parent}")
     if not path.is_dir():
         raise BadInput(f"{path}: no such folder")
+
+
+def read_run(path: Path) -> Run:
+    """Return the run in a directory. Raises BadInput when there is none or it cannot be read."""
+    check_folder(path)
     try:
         info = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -160,8 +191,7 @@ def find_runs(root: Path, warn: Callable[[str], None] = _warn) -> list[Run]:
     A directory that cannot be read as a run is left out and reported through `warn`. Raises BadInput when `root`
     does not exist.
     """
-    if not root.is_dir():
-        raise BadInput(f"{root}: no such folder")
+    check_folder(root)
     runs = []
     for path in _run_directories(root):
         try:
@@ -183,6 +213,11 @@ def _run_directories(root: Path) -> Iterator[Path]:
 def _natural(text: str) -> list[str | int]:
     """Return a sorting key under which `10-x` comes after `9-x`: text and numbers in turn."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
+
+
+def differing_settings(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the settings of the step in which parameter groups differ: only of these run.json has each group's own."""
+    return [name for name in GROUP_SETTINGS if any(name in group for group in groups)]
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,6 +17,9 @@ from optexp.report.grouping import is_number
 FACTORS = ("lr", "dampening", "momentum")
 """The arguments whose factors make the effective learning rate, in the order of the formula."""
 
+MOVED = 1e-4
+"""Decades by which an amplification differs from another, and not by rounding."""
+
 
 def optimizer_class(settings: Mapping[str, Any]) -> str:
     """Return the class of a run's optimizer, `SGD`; of an optimizer chosen by name, the name."""
@@ -59,9 +62,47 @@ def effective_lr(settings: Mapping[str, Any]) -> float | None:
     return None if found is None else 10 ** math.fsum(found.values())
 
 
+def group_settings(run: Run, index: int | None) -> Mapping[str, Any]:
+    """Return a run's settings as a parameter group has them; for None as its config has them, the first group's."""
+    groups = run.info.get("parameter_groups") or []
+    own = groups[index] if index is not None and index < len(groups) else {}
+    return run.settings | {f"optimizer.{name}": own[name] for name in FACTORS if name in own}
+
+
+def logged_amplification(row: Mapping[str, float]) -> float | None:
+    """Return (1 − dampening)/(1 − momentum) of the first group at a step, in decades; None where it was not logged."""
+    rates = [decades(row.get(tag)) for tag in ("optim/effective_lr", "optim/lr")]
+    return None if rates[0] is None or rates[1] is None else rates[0] - rates[1]
+
+
+def momentum_moved(run: Run) -> bool:
+    """Return whether the momentum was another at some steps than at the last, as schedulers of torch may have it.
+
+    No schedule of optexp moves it, so only the rows of Monitor's runs are read.
+    """
+    found = factors(run.settings) if run.recorded_by_monitor and amplifies(run.settings) else None
+    if found is None:
+        return False
+    last = found["dampening"] + found["momentum"]
+    logged = map(logged_amplification, run.rows)
+    return any(value is not None and abs(value - last) > MOVED for value in logged)
+
+
+def why_no_single_rate(run: Run) -> str | None:
+    """Return why the settings of a run promise no one effective learning rate; None where they may."""
+    if differing := run.differing_settings:
+        return f"parameter groups differ in {' and '.join(differing)}"
+    return "momentum moved" if momentum_moved(run) else None
+
+
+def single_effective_lr(run: Run) -> float | None:
+    """Return the effective learning rate before schedule and clipping, if all parameters have one at all steps."""
+    return None if why_no_single_rate(run) else effective_lr(run.settings)
+
+
 def differing_effective_lr(run: Run) -> float | None:
     """Return a run's effective learning rate where the learning rate alone would mislead: where the two differ."""
-    rate = effective_lr(run.settings)
+    rate = single_effective_lr(run)
     if rate is None or math.isclose(rate, run.settings["optimizer.lr"], rel_tol=1e-9):
         return None
     return float(f"{rate:.12g}")  # as typed: 0.1 and not 0.09999999999999999

@@ -9,7 +9,7 @@ from typing import Any
 
 from optexp.errors import BadInput, StorageError
 from optexp.records.files import write_atomically
-from optexp.records.reading import read_run
+from optexp.records.reading import check_folder, read_run
 from optexp.records.run_directory import RUN_FILE
 from optexp.report.figures.style import themed
 from optexp.report.run_page import run_content
@@ -23,8 +23,7 @@ REPORT_FILE = "report.html"
 
 def write(path: Path) -> Path:
     """Write the page of whatever a directory holds. Raises BadInput when that is no run, sweep or study."""
-    if not path.is_dir():
-        raise BadInput(f"{path}: no such folder")
+    check_folder(path)
     for name, write_page in ((STUDY_FILE, write_study), (SWEEP_FILE, write_sweep), (RUN_FILE, write_run)):
         if (path / name).exists():
             return write_page(path)

@@ -21,7 +21,16 @@ from typing import Any
 from optexp.errors import BadInput
 from optexp.records.numbers import setting
 from optexp.records.reading import Run
-from optexp.report.effective_rate import amplifies, decades, effective_lr, factors, optimizer_class
+from optexp.report.effective_rate import (
+    amplifies,
+    decades,
+    effective_lr,
+    factors,
+    group_settings,
+    logged_amplification,
+    momentum_moved,
+    optimizer_class,
+)
 
 Row = Mapping[str, float]
 
@@ -30,6 +39,9 @@ NEEDED = ("optim/lr", "optim/grad_norm", "optim/weight_norm", "optim/update_rati
 
 SETTINGS = ("lr", "schedule", "dampening", "momentum", "clipping")
 """The factors that are the same for all parameters."""
+
+SAME = 1e-6
+"""Decades that tell two factors apart, and not rounding."""
 
 ALL = "all parameters"
 
@@ -42,7 +54,8 @@ class Account:
     """The factors of one parameter group's steps, or those of all parameters together.
 
     `factors` are decades under `lr`, `schedule`, `dampening`, `momentum`, `clipping`, `gradient` and `direction`; their
-    sum is `update`, log10 of ‖update‖/‖weight‖. `direction` names what the last of them is for this rule.
+    sum is `update`, log10 of ‖update‖/‖weight‖. `direction` names what the last of them is for this rule. Where groups
+    differ in settings, the account of all parameters has only the factors that are the same in all of them.
     `unexplained` is the largest logged residual, in decades. `decay` is the geometric mean of what weight decay is to
     the gradient (‖weight_decay · w‖/‖g‖), or, for a rule that decays apart from the gradient, to the update.
     """
@@ -61,13 +74,16 @@ class Account:
 class Rates:
     """Effective learning rates: of the settings, with the schedule, and as measured by probes.
 
-    The latter two are medians over the probed steps; without probes `scheduled` is over all steps looked at.
+    The latter two are medians over the probed steps; without probes `scheduled` is over all steps looked at. Where the
+    momentum moved, the settings have none, and `span` is the least and the largest of the steps looked at. Where the
+    parameter groups differ, all are None.
     """
 
     settings: float | None
     scheduled: float | None
     measured: float | None
     probes: int
+    span: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +140,8 @@ def chosen_steps(rows: Mapping[int, Row], step: int | None, end: int | None = No
         if step not in rows:
             near = [f"{max(below)}" for below in [[s for s in steps if s < step]] if below]
             near += [f"{min(above)}" for above in [[s for s in steps if s > step]] if above]
-            raise BadInput(f"--step {step}: was not measured; the nearest logged steps are {' and '.join(near)}")
+            nearest = "steps are" if len(near) > 1 else "step is"
+            raise BadInput(f"--step {step}: was not measured; the nearest logged {nearest} {' and '.join(near)}")
         return (step,)
     half = (steps[-1] if end is None else end) / 2
     return tuple(s for s in steps if 1 < s <= half) or (steps[0],)
@@ -138,6 +155,8 @@ def ledger(run: Run, steps: Sequence[int]) -> Ledger:
     each = [found for index in groups if (found := _account(run, rows, index)) is not None]
     overall = _account(run, rows, None)
     assert overall is not None  # measured_rows has only rows that make one
+    if run.differing_settings:
+        overall = replace(overall, factors=_common(overall, each))
     accounts = [replace(each[0], name=ALL)] if groups == [0] and each else [overall, *each]
     missing = None if each else "ledger/group*/…: not logged by this run, so there is no account per parameter group"
     return Ledger(run, tuple(steps), tuple(accounts), _rates(run, rows), missing)
@@ -147,17 +166,51 @@ def _decades(row: Row, tag: str) -> float | None:
     return decades(row.get(tag))
 
 
-def _of_settings(run: Run, row: Row) -> dict[str, float]:
-    """Return the factors that are the same for all parameters at a step, in decades."""
+def _common(overall: Account, each: Sequence[Account]) -> dict[str, float]:
+    """Return the factors of all parameters that their groups share; no direction is left over where one is missing."""
+    first = each[0].factors if each else {}
+    shared = {
+        name: value
+        for name, value in first.items()
+        if name in SETTINGS and all(abs(own.factors[name] - value) < SAME for own in each)
+    }
+    rest = ("gradient", "direction") if len(shared) == len(SETTINGS) else ("gradient",)
+    return shared | {name: overall.factors[name] for name in rest}
+
+
+def _of_settings(run: Run, row: Row, index: int | None) -> dict[str, float]:
+    """Return the factors that settings make of a group's step, or of all groups' where they do not differ, in decades.
+
+    A scheduler may move the momentum: what a row has logged goes before the settings, which are those at the end.
+    """
+    settings = group_settings(run, index)
     rate = math.log10(row["optim/lr"])
-    constants = factors(run.settings) or {"lr": rate, "dampening": 0.0, "momentum": 0.0}  # a rule with an lr of its own
+    constants = factors(settings) or {"lr": rate, "dampening": 0.0, "momentum": 0.0}  # a rule with an lr of its own
+    amplification = constants["dampening"] + constants["momentum"]
+    differing = run.differing_settings  # in these, what is logged under optim/ is the first group's
+    if "dampening" not in differing and "momentum" not in differing:
+        logged = logged_amplification(row)
+        amplification = amplification if logged is None else logged
+    if index is not None and "lr" in differing:
+        rate = _group_rate(row, index) - amplification
+    momentum = amplification - constants["dampening"] if amplifies(settings) else 0.0
     found = {"lr": constants["lr"], "schedule": rate - constants["lr"]}
-    found |= {"dampening": constants["dampening"], "momentum": constants["momentum"], "clipping": 0.0}
+    found |= {"dampening": constants["dampening"], "momentum": momentum, "clipping": 0.0}
     limit = run.settings.get("engine.clip_norm")
     if limit is not None:
-        logged = row.get("optim/clip_coefficient", min(1.0, limit / row["optim/grad_norm"]))
-        found["clipping"] = decades(logged) or 0.0  # a coefficient of zero leaves no update to account for
+        coefficient = row.get("optim/clip_coefficient", min(1.0, limit / row["optim/grad_norm"]))
+        found["clipping"] = decades(coefficient) or 0.0  # a coefficient of zero leaves no update to account for
     return found
+
+
+def _group_rate(row: Row, index: int) -> float:
+    """Return the effective learning rate of a group at a step, in decades: what its logged factors leave of the update.
+
+    The logged direction is the update over the gradient as it was clipped and this rate.
+    """
+    entries = {name: row.get(f"ledger/group{index}/{name}", math.nan) for name in ("update", "gradient", "direction")}
+    clipping = decades(row.get("optim/clip_coefficient", 1.0)) or 0.0
+    return entries["update"] - entries["gradient"] - clipping - entries["direction"]
 
 
 def _account(run: Run, rows: Sequence[Row], index: int | None) -> Account | None:
@@ -175,11 +228,13 @@ def _account(run: Run, rows: Sequence[Row], index: int | None) -> Account | None
             ratio = row.get(f"ledger/group{index}/gradient", math.nan)
             update = row.get(f"ledger/group{index}/update", math.nan)
             misses.append(abs(row.get(f"ledger/group{index}/unexplained", math.nan)))
-        if not (math.isfinite(ratio) and math.isfinite(update)):
+        line = {**_of_settings(run, row, index), "gradient": ratio, "update": update}
+        if not all(map(math.isfinite, line.values())):
             continue
-        lines.append({**_of_settings(run, row), "gradient": ratio, "update": update})
+        lines.append(line)
         if index is None or decay is not None:  # probes measure over all parameters
-            decays.append(_decay(run, row, decay, ratio, update))
+            rate = line["lr"] + line["schedule"]
+            decays.append(_decay(run, row, decay, ratio, update - rate))
     if not lines:
         return None
     means = {name: _mean([line[name] for line in lines]) for name in lines[0]}
@@ -191,7 +246,7 @@ def _account(run: Run, rows: Sequence[Row], index: int | None) -> Account | None
         ALL if index is None else f"group {index}",
         means,
         update,
-        direction_name(run, decay),
+        direction_name(run, index, decay),
         len(lines),
         group,
         max(misses) if misses else None,
@@ -199,16 +254,17 @@ def _account(run: Run, rows: Sequence[Row], index: int | None) -> Account | None
     )
 
 
-def _decay(run: Run, row: Row, decay: float | None, ratio: float, update: float) -> float | None:
+def _decay(run: Run, row: Row, decay: float | None, ratio: float, step: float) -> float | None:
     """Return what weight decay is to the gradient, or to the update, at a step, in decades; None where unknown or 0.
 
-    Where the groups of an account decay differently (`decay` None) it is what a probe has measured.
+    `step` is the update without the learning rate. Where the groups of an account decay differently (`decay` None) it
+    is what a probe has measured.
     """
     if decay is None:
         return None if _is_decoupled(run) else _decades(row, "probe/decay_ratio")
     if decay == 0:
         return None
-    return math.log10(decay) - (update - math.log10(row["optim/lr"]) if _is_decoupled(run) else ratio)
+    return math.log10(decay) - (step if _is_decoupled(run) else ratio)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -226,9 +282,11 @@ def _weight_decay(run: Run, index: int | None) -> float | None:
     groups = run.info.get("parameter_groups") or []
     if index is not None and index < len(groups):
         return float(groups[index].get("weight_decay") or 0.0)
+    if groups:
+        each = {float(group.get("weight_decay") or 0.0) for group in groups}
+        return each.pop() if len(each) == 1 else None
     decay = float(run.settings.get("optimizer.weight_decay") or 0.0)
-    single = len(groups) == 1 or run.settings.get("engine.decay_norm_and_bias")
-    return decay if single or decay == 0 else None
+    return decay if run.settings.get("engine.decay_norm_and_bias") or decay == 0 else None
 
 
 def _is_decoupled(run: Run) -> bool:
@@ -248,11 +306,11 @@ WITH_DECAY = " and weight decay"
 """Behind the name of a direction in which weight decay acts, be it a little of it or nearly all."""
 
 
-def direction_name(run: Run, decay: float | None) -> str:
-    """Return what the direction holds for a run's rule; `decay` is the weight decay that acts, None for some."""
+def direction_name(run: Run, index: int | None, decay: float | None) -> str:
+    """Return what the direction of a group holds for a run's rule; `decay` is the one that acts, None for some."""
     rule = optimizer_class(run.settings)
     if rule == "SGD":
-        name = "agreement of gradients" if run.settings.get("optimizer.momentum") else "direction"
+        name = "agreement of gradients" if group_settings(run, index).get("optimizer.momentum") else "direction"
     elif rule.lower() == "lion":
         name = "sign of the momentum"
     else:
@@ -262,13 +320,18 @@ def direction_name(run: Run, decay: float | None) -> str:
 
 def _rates(run: Run, rows: Sequence[Row]) -> Rates:
     promised = effective_lr(run.settings)
-    if promised is None:
+    if promised is None or run.differing_settings:
         return Rates(None, None, None, 0)
     probed = [row for row in rows if math.isfinite(row.get("probe/effective_lr", math.nan))]
     scheduled = [row["optim/effective_lr"] for row in probed or rows if "optim/effective_lr" in row]
     measured = [row["probe/effective_lr"] for row in probed]
+    moved = [row["optim/effective_lr"] for row in rows if "optim/effective_lr" in row] if momentum_moved(run) else []
     return Rates(
-        promised, median(scheduled) if scheduled else None, median(measured) if measured else None, len(probed)
+        None if moved else promised,
+        median(scheduled) if scheduled else None,
+        median(measured) if measured else None,
+        len(probed),
+        (min(moved), max(moved)) if moved else None,
     )
 
 
@@ -278,8 +341,10 @@ def summary(run: Run) -> str:
     words = [
         f"{name} {setting(run.settings[f'optimizer.{name}'])}"
         for name in shown
-        if run.settings.get(f"optimizer.{name}") not in (None, False)
+        if run.settings.get(f"optimizer.{name}") not in (None, False) and name not in run.differing_settings
     ]
+    words += [f"{' and '.join(run.differing_settings)} by group"] if run.differing_settings else []
+    words += ["the momentum moved, this is its last"] if momentum_moved(run) else []
     limit = run.settings.get("engine.clip_norm")
     words += [] if limit is None else [f"gradients clipped at norm {setting(limit)}"]
     return f"{optimizer_class(run.settings)}: {', '.join(words)}"
@@ -288,8 +353,13 @@ def summary(run: Run) -> str:
 def shown_factors(runs: Sequence[Run]) -> list[str]:
     """Return the factors that runs have: dampening, momentum and clipping only where one of them is set."""
     hidden = set()
-    if not any(amplifies(run.settings) and run.settings.get("optimizer.momentum") for run in runs):
+    if not any(_has_momentum(run) for run in runs):
         hidden |= {"dampening", "momentum"}
     if not any(run.settings.get("engine.clip_norm") is not None for run in runs):
         hidden.add("clipping")
     return [name for name in (*SETTINGS, "gradient", "direction") if name not in hidden]
+
+
+def _has_momentum(run: Run) -> bool:
+    groups = range(len(run.info.get("parameter_groups") or [None]))
+    return amplifies(run.settings) and any(group_settings(run, index).get("optimizer.momentum") for index in groups)

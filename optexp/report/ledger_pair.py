@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from optexp.records.console import relative
 from optexp.records.reading import Run, differences
-from optexp.report.effective_rate import FACTORS, amplifies, effective_lr, factors, optimizer_class
-from optexp.report.ledger import Account, Ledger
+from optexp.report.effective_rate import FACTORS, amplifies, effective_lr, factors, optimizer_class, why_no_single_rate
+from optexp.report.ledger import SETTINGS, Account, Ledger
 
 CLOSE = 0.05
 """Decades below which a difference is shown as none."""
@@ -48,9 +48,12 @@ def names(runs: Sequence[Run]) -> list[str]:
 def promise(first: Run, second: Run) -> Promise | None:
     """Compare the closed forms `lr · (1 − dampening) / (1 − momentum)`.
 
-    None where they are not of one kind: for rules other than torch's SGD and RMSprop, and for one beside the other.
+    None where they are not of one kind: for rules other than torch's SGD and RMSprop, for one beside the other, and
+    where a run has more than one effective learning rate.
     """
     both = (first.settings, second.settings)
+    if any(map(why_no_single_rate, (first, second))):
+        return None
     if not all(map(amplifies, both)) or len(set(map(optimizer_class, both))) > 1:
         return None
     ones, others = map(factors, both)
@@ -102,6 +105,13 @@ def _why_no_promise(first: Run, second: Run) -> str:
         return (
             f"the learning rates of {classes[0]} and {classes[1]} are of different kinds: what compares is the update"
         )
+    reasons = [
+        f"in {name} the {why}"
+        for name, run in zip(names((first, second)), (first, second), strict=True)
+        if (why := why_no_single_rate(run))
+    ]
+    if reasons:
+        return f"{' and '.join(reasons)}, so there is no one effective learning rate: what compares is the update"
     return "these settings have no effective learning rate: what compares is the update"
 
 
@@ -110,7 +120,9 @@ def measured_headline(first: Ledger, second: Ledger) -> str:
     one, other = names([first.run, second.run])
     ours, theirs = first.accounts[0], second.accounts[0]
     apart = ours.update - theirs.update
-    parts = {name: ours.factors[name] - theirs.factors[name] for name in ours.factors}
+    parts = {name: ours.factors[name] - theirs.factors[name] for name in shared_factors(ours, theirs)}
+    if any(len(account.factors) < len(SETTINGS) + 2 for account in (ours, theirs)):
+        parts = {}  # they would not add up
     counting = sorted((n for n in parts if abs(parts[n]) >= CLOSE), key=lambda n: -abs(parts[n]))
     text = ", ".join(f"{SHORT.get(name, name)} {signed(parts[name])}" for name in counting)
     if abs(apart) < CLOSE:
@@ -124,6 +136,11 @@ def measured_headline(first: Ledger, second: Ledger) -> str:
 
 SHORT = {"gradient": "gradient/weight"}
 """Factors whose name alone would not say what they are."""
+
+
+def shared_factors(ours: Account, theirs: Account) -> list[str]:
+    """Return the factors that both accounts have: one over groups that differ has not all of them."""
+    return [name for name in ours.factors if name in theirs.factors]
 
 
 def comparable(first: Ledger, second: Ledger) -> list[tuple[Account, Account]]:

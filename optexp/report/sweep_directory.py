@@ -13,6 +13,7 @@ from typing import Any
 from optexp.errors import BadInput
 from optexp.records.reading import ABSENT, Run, differences, find_runs, read_run
 from optexp.report.grouping import Setting, by_setting
+from optexp.report.sweep_causes import diagnosed
 
 SWEEP_FILE = "sweep.json"
 SPLITS = ("train", "val", "test")
@@ -31,10 +32,11 @@ class Member:
     run: Run | None
 
     def row(self) -> dict[str, Any]:
-        """Return settings, status and metrics as one flat row; the best value only of a member that ended well."""
+        """Return settings, ending and metrics as one flat row; the best value only of a member that ended well."""
         row: dict[str, Any] = {"#": self.number, **self.swept, "status": self.status, "reason": self.reason}
         if self.run is None:
             return row
+        row |= diagnosed(self.run.info.get("outcome"), self.run.info.get("causes"))
         row |= {
             tag: value
             for tag, value in self.run.metrics.items()

@@ -20,6 +20,7 @@ from optexp.report.grouping import (
 )
 from optexp.report.parts import Gallery, alike, command_line, config_differences, in_common, provenance, short, words
 from optexp.report.run_page import subtitle
+from optexp.report.sweep_causes import causes_counted
 from optexp.report.sweep_directory import Member, Sweep
 from optexp.report.sweep_pictures import curve_pictures, is_narrow, result_pictures, settings_table
 
@@ -39,6 +40,7 @@ def sweep_content(sweep: Sweep) -> dict[str, Any]:
         "metric": sweep.metric,
         "best": _best(sweep, order),
         "counts": status_counts(sweep.members),
+        "causes": causes_counted(sweep.rows),
         "notes": _notes(sweep, order),
         "results": results,
         "is_wide": is_wide,
@@ -181,6 +183,7 @@ def _table(sweep: Sweep) -> tuple[list[str], list[list[Cell]]]:
     metrics, keys = _shown_metrics(sweep), sweep.keys or ["overrides"]
     sign = 1 if lower_is_better(sweep.metric) else -1
     reasons = any(row["reason"] for row in sweep.rows)
+    diagnosis = [key for key in ("outcome", "cause") if any(key in row for row in sweep.rows)]
     pairs = sorted(
         zip(sweep.members, sweep.rows, strict=True),
         key=lambda pair: (sweep.metric not in pair[1], sign * pair[1].get(sweep.metric, 0)),
@@ -191,6 +194,7 @@ def _table(sweep: Sweep) -> tuple[list[str], list[list[Cell]]]:
         cells += [_cell(row[key]) if key in row else ("", "", "") for key in sweep.keys]
         cells += [] if sweep.keys else [_cell(" ".join(member.overrides))]
         cells.append(_cell(member.status.replace("_", " "), kind=f"status {member.status.replace(' ', '_')}"))
+        cells += [_cell(row.get(key)) for key in diagnosis]
         cells += [_cell(row.get(metric), measured(row[metric]) if metric in row else "") for metric in metrics]
         rows.append([*cells, _cell(member.reason, kind="reason")] if reasons else cells)
-    return ["#", *map(short, keys), "status", *metrics, *(["reason"] if reasons else [])], rows
+    return ["#", *map(short, keys), "status", *diagnosis, *metrics, *(["reason"] if reasons else [])], rows

@@ -30,7 +30,7 @@ class MemberRecord:
     `program` is the plan of what trains together: members with the same number train in one program, and None is for
     those that train alone. A member that goes on in another way, after its program was lost, has what it went on in.
     `exit_status` is what a task that is no training would have ended with alone, such as a failed audit; `outcome` is
-    that of the diagnosis of a training.
+    that of the diagnosis of a training, `causes` are those it found, the likeliest first.
     """
 
     number: int
@@ -44,6 +44,7 @@ class MemberRecord:
     program: int | None = None
     exit_status: int = 0
     outcome: str | None = None
+    causes: list[str] = field(default_factory=list)
 
 
 @dataclass

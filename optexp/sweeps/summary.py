@@ -18,6 +18,7 @@ from optexp.records.reading import find_runs
 from optexp.report.figures import heat_map
 from optexp.report.grouping import SEED, averaged, by_setting, edges, ranked
 from optexp.report.html import write_sweep
+from optexp.report.sweep_causes import causes_counted, diagnosed, needs_explaining
 from optexp.report.tables import Column, print_table
 from optexp.sweeps.record import MemberRecord, SweepRecord
 
@@ -47,7 +48,7 @@ def collect(folder: Path, record: SweepRecord) -> SweepRecord:
             member.metrics = {tag: _finite(run.metrics[tag]) for tag in tags if tag in run.metrics}
             member.exit_status = int(run.info.get("exit_status", 0))
             member.best = run.info.get("best")
-            member.outcome = run.info.get("outcome")
+            member.outcome, member.causes = run.info.get("outcome"), list(run.info.get("causes") or [])
         elif member.directory in noted:
             member.status, member.reason = noted[member.directory].status, noted[member.directory].reason
     return SweepRecord(record.command, record.swept, members, record.status)
@@ -75,6 +76,7 @@ def summarize(folder: Path, record: SweepRecord) -> None:
     print()
     counts = {status: sum(m.status == status for m in record.members) for m in record.members for status in [m.status]}
     print("  " + ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items()))
+    _print_causes(folder, record, ranked)
     print(f"  results      {relative(folder)}")
     if figure is not None:
         print(f"  heat map     {relative(figure)}")
@@ -88,6 +90,18 @@ def summarize(folder: Path, record: SweepRecord) -> None:
             print(f"  resume       {program('optexp')} {shlex.join(words)}")
         elif member.status == "not started":
             print(f"  start        {program('optexp')} {shlex.join([*_config_dir(record), *member.overrides])}")
+
+
+def _print_causes(folder: Path, record: SweepRecord, rows: Sequence[dict[str, Any]]) -> None:
+    """Say how many members did not train well and why, and what tells more of the first of them in `rows`.
+
+    One with a cause goes before one without: there is more to tell of it.
+    """
+    unwell = sorted(filter(needs_explaining, rows), key=lambda row: "cause" not in row)
+    if unwell:
+        print(f"  {causes_counted(rows)}")
+        directory = next(member.directory for member in record.members if member.number == unwell[0]["#"])
+        print(f"  why          {program('optexp')} diagnose {shlex.quote(relative(folder / directory))}")
 
 
 def load_what_draws() -> None:
@@ -129,8 +143,7 @@ def _row(member: MemberRecord, swept: Sequence[str]) -> dict[str, Any]:
     if not swept:
         row["overrides"] = " ".join(member.overrides)
     row["status"] = member.status
-    if member.outcome is not None:
-        row["outcome"] = member.outcome
+    row |= diagnosed(member.outcome, member.causes)
     row |= {tag: value for tag, value in member.metrics.items() if value is not None}
     if member.status in ("completed", "early_stopped") and _best(member) is not None:
         row["best val/loss"] = _best(member)
@@ -145,19 +158,19 @@ def _columns(swept: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[Colum
     """Return the columns to show: those that some row fills, the swept keys and results always."""
     settings = [Column(key, key.removeprefix("optimizer."), numeric=True) for key in swept] or [Column("overrides")]
     metrics = [tag for tag in METRICS if any(tag in row for row in rows)]
-    known = {"#", *swept, "overrides", "status", "outcome", *METRICS, "best val/loss"}
+    known = {"#", *swept, "overrides", "status", "outcome", "cause", *METRICS, "best val/loss"}
     metrics += dict.fromkeys(tag for row in rows for tag in row if tag not in known)  # of tasks that are no trainings
     best = [Column("best val/loss", text=measured, numeric=True)] if not metrics or set(metrics) & set(METRICS) else []
-    optional = {"train/loss": 2, "test/loss": 1}
+    optional = {"train/loss": 3, "test/loss": 2}
+    diagnosis = [
+        Column("outcome", style=lambda outcome: OUTCOME_STYLES.get(outcome, "red")),
+        Column("cause", optional=1),
+    ]
     return [
         Column("#", numeric=True),
         *settings,
         Column("status", text=lambda status: status.replace("_", " "), style=lambda s: STATUS_STYLES.get(s, "")),
-        *(
-            [Column("outcome", style=lambda o: OUTCOME_STYLES.get(o, "red"))]
-            if any("outcome" in r for r in rows)
-            else []
-        ),
+        *(column for column in diagnosis if any(column.key in row for row in rows)),
         *(Column(tag, text=measured, numeric=True, optional=optional.get(tag, 0)) for tag in metrics),
         *best,
     ]

@@ -80,6 +80,7 @@ def verify(
     Returns None when nothing is prescribed. Raises BadInput, before anything is created, when the run cannot be
     trained again.
     """
+    run.check_repeatable()
     waiting = prescriptions(diagnosis)
     if not waiting:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from optexp.attribution.text import (
     combination_table,
     combinations_csv,
     headline,
+    interactions_csv,
     key_table,
     keys_csv,
     pair_table,
@@ -162,6 +164,20 @@ def test_csv() -> None:
     assert [row["key"] for row in keys] == ["optimizer.lr", "optimizer.dampening", "optimizer.weight_decay"]
     assert float(keys[0]["share"]) == pytest.approx(0.85, abs=0.01)
     assert float(keys[0]["decades"]) == pytest.approx(2)
+
+
+def test_csv_of_interactions() -> None:
+    """lr and dampening need each other by 1 − 0.8 − 0.1 of the improvement; of the rates they need nothing."""
+    answer = exp2_answer()
+    rows = list(csv.DictReader(io.StringIO(interactions_csv(answer) or "")))
+    names = ("optimizer.lr", "optimizer.dampening", "optimizer.weight_decay")
+    assert [(row["key"], row["other"]) for row in rows] == list(itertools.combinations(names, 2))
+    low, share, high = (float(rows[0][name]) for name in ("share_low", "share", "share_high"))
+    assert low < share < high
+    assert share == pytest.approx(0.1, abs=0.01)
+    assert float(rows[0]["decades"]) == pytest.approx(0, abs=1e-9)
+    answer["shares"]["interactions"] = answer["decades"]["interactions"] = None
+    assert interactions_csv(answer) is None
 
 
 def test_the_picture_has_a_bar_for_each_key_and_a_column_for_each_combination() -> None:

@@ -172,6 +172,18 @@ def test_keys_that_change_nothing_are_no_difference(make_run: MakeRun, composer:
         plan_of(failing=one, working=other)
 
 
+def test_epochs_that_the_same_number_of_steps_goes_before_are_no_difference(
+    make_run: MakeRun, composer: Composer, tmp_path: Path
+) -> None:
+    one = recorded(make_run, composer, tmp_path / "one", "optimizer.lr=0.1", "engine.epochs=2")
+    other = recorded(make_run, composer, tmp_path / "other", "optimizer.lr=0.2", "engine.epochs=3")
+    sides = {"failing": one, "working": other}
+    assert [key.name for key in plan_of(**sides).keys] == ["lr", "epochs"]
+    assert [key.name for key in plan_of("engine.max_steps=40", **sides).keys] == ["lr"]
+    stepped = recorded(make_run, composer, tmp_path / "stepped", "engine.epochs=3", "engine.max_steps=40")
+    assert "epochs" in [key.name for key in plan_of(failing=one, working=stepped).keys], "only one side has steps"
+
+
 def test_two_groups_with_the_same_last_part_keep_their_whole_names() -> None:
     plan = plan_of("engine.epochs=1", failing="late_oscillation", working="late_oscillation_fixed")
     assert len({key.name for key in plan.keys}) == len(plan.keys)

@@ -15,6 +15,7 @@ from optexp.audit.audit import audit
 from optexp.audit.checks import FAIL, deviation
 from optexp.audit.conformance import rule_checks
 from optexp.audit.known import KNOWN, known_failure
+from optexp.audit.liveness import liveness_checks
 from optexp.audit.problems import quadratic
 from optexp.audit.promises import promise_checks
 from optexp.audit.published import PUBLISHED, rule_of
@@ -75,6 +76,40 @@ def test_every_shipped_optimizer_passes_its_audit_or_fails_as_known(composer: Co
     assert [check for check in failures if known_failure(subject.kind, check) is None] == []
     if entry == "asgd":
         assert [check.name for check in failures] == ["lr changes"]
+
+
+def test_a_number_of_steps_that_is_null_is_found_alive(composer: Composer) -> None:
+    """t_alpha_beta3 of AdEMAMix: a warm-up of 0.1 or 0.5 steps is over before the first."""
+    subject = audited(composer, "optimizer=pytorch_optimizer", "optimizer.name=ademamix")
+    (check,) = (check for check in liveness_checks(subject) if check.name == "alive: t_alpha_beta3")
+    assert check.verdict == "pass", check
+    assert check.explanation.startswith("t_alpha_beta3=10 changes the weights from step ")
+
+
+@pytest.mark.parametrize(
+    ("rule", "source"),
+    [
+        ("sgd", "torch docs, SGD"),
+        (
+            "adam",
+            "torch docs, Adam (Kingma & Ba 2015, arXiv 1412.6980; amsgrad: Reddi et al. 2018, with the maximum over v)",
+        ),
+        ("rmsprop", "torch docs, RMSprop (Tieleman & Hinton 2012; centered: Graves 2013, arXiv 1308.0850)"),
+        ("adadelta", "torch docs, Adadelta (Zeiler 2012, arXiv 1212.5701)"),
+        ("asgd", "Polyak & Juditsky 1992"),
+    ],
+)
+def test_the_source_of_a_rule_is_whole(rule: str, source: str) -> None:
+    assert PUBLISHED[rule].source == source
+
+
+def test_the_page_of_optimizers_names_the_sources_as_the_audits_do() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "optimizers.md").read_text()
+    audits = page.partition("| compared with |")[2].partition("\n\n")[0]
+    cells = [line.rstrip("| ").rpartition(" | ")[2] for line in audits.splitlines()[2:]]
+    known = {"no published rule is known here", *(rule.source for rule in PUBLISHED.values())}
+    assert len(cells) > 15
+    assert [cell for cell in cells if cell not in known] == []
 
 
 def test_known_failures_name_an_upstream_thread_and_a_check() -> None:

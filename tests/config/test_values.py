@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Optional, Protocol, TypeVar, Union
 import pytest
 import torch
 
-from optexp.config.values import Above, AtLeast, Between, allowed, fits
+from optexp.config.values import Above, AtLeast, Below, Between, allowed, fits
 
 NAN, INF = float("nan"), float("inf")
 T = TypeVar("T")
@@ -48,6 +48,7 @@ CASES: list[tuple[Any, list[Any], list[Any]]] = [
     (dict[str, int], [{"a": 1}], ["a", 1, None]),
     (Annotated[float, AtLeast(0)], [0, 0.0, 3.5], [-1e-12, NAN, INF, True, "0"]),
     (Annotated[float, Above(0)], [1e-300], [0, 0.0, -1]),
+    (Annotated[float, Below(1)], [-1, 0.999], [1, 1.5, INF]),
     (Annotated[int, AtLeast(1)], [1, 5], [0, 1.5, True]),
     (Annotated[float, Between(0, 1)], [0, 1, 0.5], [-0.1, 1.1]),
     (Beta, [0, 0.999], [1, 1.0, -0.1]),
@@ -80,6 +81,7 @@ def test_values_fit_or_not(annotation: Any, good: list[Any], bad: list[Any]) -> 
         (Annotated[float, Above(0)] | None, "a finite number > 0 or null"),
         (Annotated[float, Between(0, 1)], "a finite number in [0, 1]"),
         (Beta, "a finite number in [0, 1)"),
+        (Annotated[float, Above(0), Below(1)], "a finite number > 0 and < 1"),
         (Literal["fp32", "bf16"], "one of fp32, bf16"),
         (Literal[False], "false"),
         (Annotated[int, AtLeast(1)] | Literal["full"], "an integer ≥ 1 or full"),

@@ -10,12 +10,14 @@ from itertools import pairwise
 import pytest
 from histories import LN10, falling, history
 
+from optexp.diagnosis.account import GOOD_UPDATE
 from optexp.diagnosis.causes import CAUSES
 from optexp.diagnosis.diagnose import JUDGES, diagnose
 from optexp.diagnosis.findings import Diagnosis
 from optexp.diagnosis.history import History, ScheduleFacts
 from optexp.diagnosis.outcome import OUTCOMES
 from optexp.diagnosis.text import three_lines
+from optexp.diagnosis.values import steps
 
 ADAM = {"momentum": 0.0, "eps": 1e-8, "lr": 1e-3}
 
@@ -51,6 +53,50 @@ def test_a_standstill_is_called_what_it_was(start: float, end: float, said: str)
     found = diagnose(history(loss=lambda step: start if step == 1 else end, noise=0, update=1e-5, baseline=LN10))
     assert found.outcome == "stalled"
     assert found.summary.startswith(said)
+
+
+def test_the_slope_that_decides_between_slow_and_stalled_is_told() -> None:
+    """A straight line is fitted exactly: 0.004 per step; one that does not fall is told of, too."""
+    slow = diagnose(history(loss=lambda step: LN10 - 0.004 * step, noise=0))
+    assert slow.outcome == "slow"
+    assert (
+        "; from step 140 to 200 train/loss falls by 0.4000 ± 0.0000 per 100 steps (± standard error)." in slow.summary
+    )
+    halted = diagnose(history(loss=lambda step: max(LN10 - 0.01 * step, 1.5), update=1e-5))
+    assert halted.outcome == "stalled"
+    assert halted.late_trend is not None
+    way = "rises" if halted.late_trend.slope > 0 else "falls"
+    assert f"train/loss {way} by {halted.late_trend.per_hundred_steps()} (± standard error)" in halted.summary
+    assert halted.as_dict()["late_train_loss"] == halted.late_trend.as_dict()
+    assert diagnose(history(10, baseline=LN10)).as_dict()["late_train_loss"] is None
+
+
+@pytest.mark.parametrize(
+    ("missing", "of", "rest"),
+    [
+        (3.0, " of the 3.0 decades", "2.0 decades"),
+        (2.0, " of the 2.0 decades", "1.0 decade"),
+        (1.2, " of the 1.2 decades", "0.2 decades"),
+        (1.0, " of the 1.0 decade", "nothing"),
+        (0.96, " of the 1.0 decade", "nothing"),
+        (0.7, ", more than the 0.7 decades", "nothing"),
+    ],
+)
+def test_what_dampening_takes_of_what_is_missing(missing: float, of: str, rest: str) -> None:
+    settings = {"lr": 1e-4, "momentum": 0.9, "dampening": 0.9}
+    found = diagnose(history(200, flat, update=GOOD_UPDATE * 10**-missing, settings=settings))
+    (dampened,) = (finding for finding in found.findings if finding.cause == "dampened-momentum")
+    said = f"exactly 1.0 decade{of} that the step falls short; without it {rest} would be missing"
+    assert dampened.evidence[0] == f"dampening 0.9 multiplies the step by 1 − 0.9 = 0.1: {said}"
+
+
+def test_of_a_step_of_zero_dampening_takes_nothing() -> None:
+    settings = {"lr": 0.0, "momentum": 0.9, "dampening": 0.9}
+    assert causes(diagnose(history(200, flat, update=0.0, settings=settings))) == ["step-too-small"]
+
+
+def test_one_step_is_not_steps() -> None:
+    assert (steps(1), steps(1970)) == ("1 step", "1,970 steps")
 
 
 def test_without_a_cause_the_outcome_is_a_single_line() -> None:
@@ -271,4 +317,7 @@ def test_a_learning_rate_of_zero_is_diagnosed_without_a_factor_that_could_mend_i
     ]
     found = diagnose(History(rows, total_steps=100, optimizer="SGD", settings={"lr": 0.0}, baseline=2.3))
     assert found.outcome == "stalled"
-    assert all(not word.startswith("optimizer.lr=") for finding in found.findings for word in finding.prescription)
+    assert [(finding.cause, finding.prescription) for finding in found.findings] == [("step-too-small", ())]
+    assert found.findings[0].evidence == (
+        "every update that was measured is zero (the learning rate is 0): nothing moves",
+    )

@@ -117,7 +117,11 @@ def test_torn_and_binary_lines_are_left_out(make_run: MakeRun, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("make", "message"),
-    [(lambda path: None, "no such folder"), (lambda path: path.mkdir(), "is not a run directory")],
+    [
+        (lambda path: None, "no such folder"),
+        (lambda path: path.mkdir(), "is not a run directory"),
+        (lambda path: path.touch(), "a: is a file; name its folder, "),
+    ],
 )
 def test_what_is_no_run_is_bad_input(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
     make(tmp_path / "a")

@@ -136,6 +136,22 @@ def test_a_sweep_over_two_numbers_and_seeds(tmp_path: Path) -> None:
     assert "3 seeds" in page.text
 
 
+def test_the_causes_of_members_that_did_not_train_stand_in_the_table_and_are_counted(tmp_path: Path) -> None:
+    members = [{"optimizer.lr": lr} for lr in (0.1, 0.2, 0.3)]
+    path = write_sweep(tmp_path / "sweep", members, ["optimizer.lr"])
+    assert "did not train" not in Page(html.write_sweep(path)).text
+    ends = [("trained", []), ("slow", ["step-too-small", "warmup-too-long"]), ("stalled", ["step-too-small"])]
+    for directory, (outcome, causes) in zip(sorted(path.glob("*-lr=*")), ends, strict=True):
+        info = json.loads((directory / "run.json").read_text())
+        (directory / "run.json").write_text(json.dumps(info | {"outcome": outcome, "causes": causes}))
+    page = Page(html.write_sweep(path))
+    check(page)
+    assert "2 did not train well: 2 step-too-small" in page.text
+    assert "status outcome cause best val/loss" in page.text
+    assert page.text.count("step-too-small") == 1 + 2
+    assert "warmup-too-long" not in page.text
+
+
 def test_a_best_value_on_the_edge_of_the_range_is_noted(tmp_path: Path) -> None:
     members = [{"optimizer.lr": lr, "quality": lr} for lr in (0.3, 1.0, 3.0)]
     page = Page(html.write_sweep(write_sweep(tmp_path / "sweep", members, ["optimizer.lr"])))

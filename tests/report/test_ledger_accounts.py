@@ -131,7 +131,7 @@ def test_the_steps_looked_at() -> None:
     assert chosen_steps(rows, 100) == (100,)
     with pytest.raises(BadInput, match=r"^--step 5: was not measured; the nearest logged steps are 1 and 10$"):
         chosen_steps(rows, 5)
-    with pytest.raises(BadInput, match=r"the nearest logged steps are 100$"):
+    with pytest.raises(BadInput, match=r"the nearest logged step is 100$"):
         chosen_steps(rows, 500)
 
 

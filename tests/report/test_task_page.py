@@ -7,8 +7,10 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
 from command_line import here, only_run
 
+from optexp.errors import BadInput
 from optexp.report.html import write
 
 
@@ -37,6 +39,37 @@ def test_texts_are_escaped_and_a_failure_is_told(tmp_path: Path) -> None:
     page = write(path).read_text()
     assert "&lt;b&gt;x&lt;/b&gt;" in page
     assert "<b>x</b>" not in page
+
+
+def test_an_answer_in_the_result_is_told_first_and_each_picture_once(tmp_path: Path) -> None:
+    assert here(tmp_path, "task=show_schedule", "engine.max_steps=10").status == 0
+    path = only_run(tmp_path).path
+    [picture] = (path / "figures").glob("*.png")
+    sections = [
+        {"notes": ["mind <i>this</i>"]},
+        {"heading": "Cells", "table": [["a", "b"], [["x", "1.5"]]], "caption": "measured twice"},
+        {"commands": [["again", "optexp seed=1"]]},
+        {"heading": "Seen", "picture": picture.name},
+    ]
+    (path / "result.json").write_text(json.dumps({"headline": "it is <b>so</b>", "sections": sections}))
+    page = write(path).read_text()
+    told = [
+        "it is &lt;b&gt;so",
+        "mind &lt;i&gt;this",
+        "Cells",
+        ">1.5<",
+        "measured twice",
+        "optexp seed=1",
+        "data:image/",
+    ]
+    places = [page.index(text, page.index("<main")) for text in told]
+    assert places == sorted(places)
+    assert page.count("data:image/png") == 1
+    [table] = path.glob("*.csv")
+    assert f"Every digit is in {table.name} beside this page." in page
+    (path / "result.json").write_text("{")
+    with pytest.raises(BadInput, match="cannot be read"):
+        write(path)
 
 
 def test_a_sweep_of_audits_fails_when_one_does(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from optexp.errors import StorageError
+from optexp.report.tables import fitting, table_width
 from optexp.sweeps.record import MemberRecord, SweepRecord
-from optexp.sweeps.summary import collect, summarize
+from optexp.sweeps.summary import _columns, collect, summarize
 
 LR, SEED, MODEL = "optimizer.lr", "seed", "model"
 
@@ -163,6 +164,54 @@ def test_commands_to_go_on_are_complete(tmp_path: Path, capsys: pytest.CaptureFi
         if "  resume" in line or "  start" in line
     ]
     assert lines == [f"resume {tmp_path}/0-x 'trust=[mine]'", "--config-dir 'my files' optimizer.lr=0.1 'trust=[mine]'"]
+
+
+def test_causes_stand_in_the_table_and_are_counted_below_it(
+    tmp_path: Path, make_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command that says more is about the best member with a cause, though one without is better."""
+    ends: list[tuple[str, list[str]]] = [
+        ("slow", []),
+        ("trained", []),
+        ("stalled", ["step-too-small", "dampened-momentum"]),
+        ("diverged", ["step-too-large"]),
+        ("stalled", ["step-too-small"]),
+        ("unknown", []),
+    ]
+    for number, (outcome, causes) in enumerate(ends):
+        path = make_run(tmp_path / str(number), "diverged" if outcome == "diverged" else "completed")
+        info = json.loads((path / "run.json").read_text()) | {"outcome": outcome, "causes": causes}
+        (path / "run.json").write_text(json.dumps(info))
+    summarized(tmp_path, collect(tmp_path, swept(LR, values={LR: [0.1, 0.2, 0.3, 1e5, 0.4, 0.5]})))
+    first = ["", "", "step-too-small", "step-too-large", "step-too-small", ""]
+    assert [row["cause"] for row in rows_of(tmp_path)] == first
+    out = capsys.readouterr().out
+    assert "outcome   cause           train/loss" in out
+    assert "\n  4 did not train well: 2 step-too-small, 1 without a clear cause, 1 step-too-large\n" in out
+    assert next(line.split() for line in out.splitlines() if "  why " in line)[2:] == ["diagnose", f"{tmp_path}/2"]
+    assert json.loads((tmp_path / "sweep.json").read_text())["members"][2]["causes"] == ends[2][1]
+
+
+def test_on_a_narrow_terminal_the_cause_is_left_out_after_the_training_loss() -> None:
+    row = {"#": 1, LR: 0.1, "status": "completed", "outcome": "stalled", "cause": "step-too-small"}
+    row |= {"train/loss": 2.3, "val/loss": 2.3, "val/accuracy": 0.1, "best val/loss": 2.3}
+    columns = _columns([LR], [row])
+    full = table_width([row], columns)
+    widths = (full, full - 1, full - len("  train/loss") - 1)
+    left_out = [{c.key for c in columns} - {c.key for c in fitting([row], columns, width)} for width in widths]
+    assert left_out == [set(), {"train/loss"}, {"train/loss", "cause"}]
+
+
+def test_where_all_is_well_nothing_is_said_of_causes(
+    tmp_path: Path, make_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_run(tmp_path / "0")
+    info = json.loads((path / "run.json").read_text()) | {"outcome": "trained", "causes": []}
+    (path / "run.json").write_text(json.dumps(info))
+    summarized(tmp_path, collect(tmp_path, swept(LR, values={LR: [0.1]})))
+    assert "cause" not in rows_of(tmp_path)[0]
+    out = capsys.readouterr().out
+    assert not any(word in out for word in ("cause", "did not train", "  why "))
 
 
 def test_a_folder_that_is_gone_is_a_storage_error(tmp_path: Path) -> None:
