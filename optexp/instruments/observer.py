@@ -98,12 +98,12 @@ class Observer:
             decay = coupled_decay(rule, settings, changed)
             rates = [float(member[0]["lr"]) for member in settings]
             now = Snapshot(before.gradient, decay, update, before.coefficient, rates)
+            if look.probe and self._last is not None:
+                found |= compared(rule, self._last, now)
+                self._last_lr = self._last.learning_rates
+            self._last = now if look.remember else None  # frees what is compared: it is as large as the weights, thrice
             if look.probe:
-                if self._last is not None:
-                    found |= compared(rule, self._last, now)
-                    self._last_lr = self._last.learning_rates
                 found |= directions.measured(rule, settings, now, changed)
-            self._last = now if look.remember else None
         return found
 
     def select(self, rows: Sequence[int]) -> None:

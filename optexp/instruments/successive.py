@@ -28,9 +28,10 @@ from optexp.instruments.rules import Rule, Settings
 LARGEST_RESIDUAL = 0.1
 """A fit of the effective rate that leaves more of the update unexplained is no measurement."""
 
-
 LARGEST_RESIDUAL_OF_UNKNOWN = 0.01
 """The same for rules that may not be linear in the gradient, whose steps may look so by chance."""
+
+_PIECE = 1 << 22  # elements of a vector that are looked at together
 
 
 @dataclass(frozen=True)
@@ -107,16 +108,31 @@ def compared(rule: Rule, first: Snapshot, second: Snapshot) -> dict[str, Tensor]
     vectors = [first.update, second.update, first.gradient, second.gradient]
     if first.decay is not None and second.decay is not None:
         vectors += [first.decay, second.decay]
-    signs = (first.update * second.update).sign_()
-    balance = signs.sum(1)
-    moving = signs.abs_().sum(1)
-    stacked = torch.stack(vectors, dim=1)
-    found = {"gram": stacked @ stacked.mT, "sign_changes": (moving - balance) / (2 * moving)}
+    found = {"gram": _gram(vectors), "sign_changes": _sign_changes(first.update, second.update)}
     if first.coefficient is not None:
         found["coefficient_before"] = first.coefficient
     if units := [place for place in rule.units if place not in rule.absent]:
         found["dead_units"] = _dead_units(rule, units, first, second)
     return found
+
+
+def _gram(vectors: Sequence[Tensor]) -> Tensor:
+    """Return the dot products of V vectors [R, n], [R, V, V], in pieces: a stack of all would be V more copies."""
+    total: Tensor | None = None
+    for parts in zip(*(vector.split(_PIECE, dim=1) for vector in vectors), strict=True):
+        stacked = torch.stack(parts, dim=1)
+        products = stacked @ stacked.mT
+        total = products if total is None else total + products
+    assert total is not None
+    return total
+
+
+def _sign_changes(before: Tensor, now: Tensor) -> Tensor:
+    """Return the fraction of the elements that move in both steps whose update changes its sign."""
+    signs = (before * now).sign_()
+    balance = signs.sum(1)
+    moving = signs.abs_().sum(1)
+    return (moving - balance) / (2 * moving)
 
 
 def _dead_units(rule: Rule, places: Sequence[int], first: Snapshot, second: Snapshot) -> Tensor:

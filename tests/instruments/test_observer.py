@@ -12,6 +12,7 @@ from pytorch_optimizer import Lion
 from torch import Tensor, nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
+from optexp.instruments import successive
 from optexp.instruments.ledger import amplification
 from optexp.instruments.look import Look
 from optexp.instruments.observer import Observer, Row
@@ -308,3 +309,10 @@ def test_what_is_remembered_outlives_a_checkpoint() -> None:
                 observer.load_state({0: saved})
         rows.append(observer.reading()(numbers, 0))
     assert rows[0] == rows[1]
+
+
+def test_dot_products_do_not_depend_on_the_pieces_they_are_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
+    whole = Trained(of(SGD, settings)).rows[-1]
+    monkeypatch.setattr(successive, "_PIECE", 7)
+    assert Trained(of(SGD, settings)).rows[-1] == pytest.approx(whole, rel=1e-9, abs=1e-6)
