@@ -50,8 +50,8 @@ def in_a_process(folder: Path, *words: str, timeout: float = 120, **variables: s
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start `optexp words...` in a folder, to be interrupted."""
-    return subprocess.Popen(
+    """Start `optexp words...` in a folder, to be interrupted; at the end of the tests it ends in any case."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "optexp", *words],
         cwd=folder,
         env=environ(PYTHONUNBUFFERED="1"),
@@ -59,6 +59,19 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    _started.append(process)
+    return process
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+def end_started() -> None:
+    """Kill what a failed test has left running."""
+    for process in _started:
+        if process.poll() is None:
+            process.kill()
+    _started.clear()
 
 
 def here(folder: Path, *words: str) -> Ended:
