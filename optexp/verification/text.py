@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,10 @@ def answer(found: Verification, history: History, program: str = "optexp") -> li
     command = repaired_command(history, words, program) or " ".join(words)
     changes = [
         f"{name} {_amount(of(found.original))} → {_amount(of(best.ends))}"
-        for name, of in ((LOSS.name, partial(_described, _loss(found))), ("val/accuracy", _accuracy))
+        for name, of in (
+            (LOSS.name, partial(_described, _loss(found))),
+            ("val/accuracy", partial(_described, ACCURACY)),
+        )
         if of(found.original) is not None and of(best.ends) is not None
     ]
     return [
@@ -140,7 +144,7 @@ def _tried(trial: Trial, found: Verification) -> dict[str, Any]:
 
 def _arm(ends: Sequence[End], trial: Trial) -> dict[str, Any]:
     quantity = trial.judgement.quantity
-    numbers: dict[str, Any] = {LOSS.name: _described(UNBOUNDED_LOSS, ends), "val/accuracy": _accuracy(ends)}
+    numbers: dict[str, Any] = {LOSS.name: _described(UNBOUNDED_LOSS, ends), "val/accuracy": _described(ACCURACY, ends)}
     if quantity is not LOSS:
         numbers[quantity.name] = _described(quantity, ends)
     return {
@@ -156,7 +160,7 @@ Mean = dict[str, Any]
 def _described(quantity: Quantity, ends: Sequence[End]) -> Mean | None:
     """Return mean, 95 % interval (Student's; none of one value) and values over the seeds; None of no values.
 
-    Nothing that is described is negative, and neither is an interval.
+    Nothing that is described is negative, and an interval ends where values do.
     """
     values = [value for end in ends if (value := quantity.of(end)) is not None]
     if not values:
@@ -164,15 +168,16 @@ def _described(quantity: Quantity, ends: Sequence[End]) -> Mean | None:
     if len(values) < 2:
         return {"mean": values[0], "low": None, "high": None, "values": list(values)}
     interval = t_interval(values, LEVEL)
-    return {"mean": interval.estimate, "low": max(interval.low, 0.0), "high": interval.high, "values": list(values)}
+    low, high = max(interval.low, 0.0), min(interval.high, _largest(quantity, ends))
+    return {"mean": interval.estimate, "low": low, "high": high, "values": list(values)}
 
 
-def _accuracy(ends: Sequence[End]) -> Mean | None:
-    """Return the mean accuracy; its interval ends where accuracies do."""
-    found = _described(ACCURACY, ends)
-    if found is None or found["low"] is None:
-        return found
-    return {**found, "high": min(found["high"], 1.0)}
+def _largest(quantity: Quantity, ends: Sequence[End]) -> float:
+    """Return the largest value that a quantity can have."""
+    if quantity is ACCURACY:
+        return 1.0
+    bounds = [end.trivial for end in ends if end.trivial is not None] if quantity is LOSS else []
+    return max(bounds, default=math.inf)
 
 
 def _amount(found: Mean | None) -> str:
@@ -209,7 +214,7 @@ def _rows(found: Verification) -> list[dict[str, Any]]:
 def _cells(found: Verification, ends: Sequence[End]) -> dict[str, str]:
     return {
         **{heading: _amount(_described(quantity, ends)) for heading, quantity in _quantities(found).items()},
-        "val/accuracy": _amount(_accuracy(ends)),
+        "val/accuracy": _amount(_described(ACCURACY, ends)),
         "outcome": _counted([end.outcome for end in ends]),
         "ended": _counted([end.status.replace("_", " ") for end in ends if end.status != "completed"]),
     }
@@ -223,7 +228,7 @@ def _columns(found: Verification) -> list[Column]:
     every = [*found.original, *(end for trial in found.trials for end in trial.ends)]
     columns = [Column("tried", text=str)]
     columns += [Column(heading, f"{heading} (95 %)", text=str, numeric=True) for heading in _quantities(found)]
-    if _accuracy(every) is not None:
+    if _described(ACCURACY, every) is not None:
         columns.append(Column("val/accuracy", "val/accuracy (95 %)", text=str, numeric=True))
     columns.append(Column("outcome", text=str))
     if any(end.status != "completed" for end in every):

@@ -55,6 +55,7 @@ def test_a_loss_that_counts_as_that_of_guessing_stands_so_in_the_table(capsys: p
         pytest.approx(fmean((2.3, 2.2, 2.3)), abs=1e-4),
         0.2,
     )
+    assert original[1].endswith(" to 2.3000)"), "an interval ends where values do"
     (said,) = [line for line in lines if line.startswith("1. made-up: helped: ")]
     improvement = first_number(said.partition("improvement ")[2])
     assert improvement == pytest.approx(first_number(original[1]) - first_number(repair[1]), abs=2e-4)
